@@ -1,0 +1,166 @@
+"""What a killed predecessor left behind: found by mark and run state, and ended before its process starts anew.
+
+A process belongs to an old run if it carries the data folder's mark; if it is the main process that the run state
+names (pid and start time, so a reused pid is never touched); if it is in that one's process group or session and a
+member proves the group to be the old one; or if it descends from one of these. What wiped its environment and left
+session and parents cannot be found any more.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import sys
+import threading
+import time
+from typing import Callable, Dict, Iterable, List, Mapping, Optional, Set, Tuple
+
+from . import proctree
+from .belonging import LET_ALONE
+from .ending import KILL_LIMIT
+from .proctree import Member, Stat
+from .runstate import Spawned
+
+#: Seconds between two scans while something is being ended, unless one of the known has ended before.
+_LOOK_AGAIN = 0.25
+
+
+class Leftovers:
+    """The processes of earlier runs, and the thread that ends them."""
+
+    def __init__(self, instance: str, runs: List[Spawned], last_seen: int) -> None:
+        """`runs` are the runs whose exit was not noted; `last_seen` as `RunState.load` leaves it."""
+        self._prefix = instance + "/"
+        self.runs = runs
+        self._last_seen = last_seen
+        self._hurry = False
+        self._thread: Optional[threading.Thread] = None
+
+    def find(self) -> Dict[str, Set[Member]]:
+        """Return the living processes of earlier runs by process id (of exeio); a scan of all of /proc."""
+        if not proctree.supported():
+            return {}
+        own = os.getpid()
+        everything = {one.pid: one for one in proctree.scan() if not one.dead and one.pid != own}
+        found: Dict[str, Set[int]] = {}
+        spared: Set[int] = set()
+        for pid in everything:
+            for mark in proctree.marks(pid):
+                if mark.startswith(self._prefix):
+                    if mark.endswith(LET_ALONE):
+                        spared.add(pid)
+                    else:
+                        found.setdefault(mark.split("/")[1], set()).add(pid)
+        alone: Set[int] = set()  # main processes whose descendants are let alone
+        for run in self.runs:
+            for pid in self._of_run(run, everything, found.get(run.id, set()), spared):
+                found.setdefault(run.id, set()).add(pid)
+                if not run.tree:
+                    alone.add(pid)
+        result: Dict[str, Set[Member]] = {}
+        for id, pids in found.items():
+            below = proctree.descendants(pids - alone)
+            members = {Member(one.pid, one.start) for one in below if one.pid != own and one.pid not in spared}
+            members |= {Member(pid, everything[pid].start) for pid in pids & alone}
+            if members:
+                result[id] = members
+        return result
+
+    def _of_run(self, run: Spawned, everything: Mapping[int, Stat], marked: Set[int], spared: Set[int]) -> Set[int]:
+        leader = everything.get(run.pid)
+        if not run.tree:
+            if run.pid:
+                return {run.pid} if leader is not None and leader.start == run.start else set()
+            # Killed in mid-spawn: of those with the mark the main process is the oldest, but for what an earlier exeio
+            # has let alone: it counted its runs from 1, too.
+            mark = f"{self._prefix}{run.id}/{run.run}{LET_ALONE}"
+            born = [one for one in map(everything.__getitem__, spared)
+                    if one.start >= run.start and mark in proctree.marks(one.pid)]
+            born = born or [everything[pid] for pid in _unmarked(run, everything)]
+            return {min(born, key=lambda one: (one.start, one.pid)).pid} if born else set()
+        if run.pid <= 1:
+            # Of no run: 0 is the group of the kernel's threads, and of what comes from other namespaces.
+            return _unmarked(run, everything)
+        group = {one.pid for one in everything.values() if run.pid in (one.group, one.session)}
+        if leader is not None:
+            return group if leader.start == run.start else set()
+        # Without its leader the number may stand for another group by now, unless one is known to be of the old run.
+        proved = group & marked or {pid for pid in group if run.start <= everything[pid].start <= self._last_seen}
+        return group if proved else set()
+
+    def start(self, found: Dict[str, Set[Member]], manner: Callable[[str], Tuple[int, float]],
+              gone: Callable[[str], None], stuck: Callable[[str, List[int]], None]) -> None:
+        """End what was found, in a thread; tells of each id when it is gone, or stuck. Raises RuntimeError.
+
+        `manner` gives the stop signal and the grace in seconds of an id.
+        """
+        self._thread = threading.Thread(target=self._end, args=(found, manner, gone, stuck), name="exeio-recovery",
+                                        daemon=True)
+        self._thread.start()
+
+    def hurry(self) -> None:
+        """Skip the grace."""
+        self._hurry = True
+
+    def _end(self, found: Dict[str, Set[Member]], manner: Callable[[str], Tuple[int, float]],
+             gone: Callable[[str], None], stuck: Callable[[str, List[int]], None]) -> None:
+        try:
+            began = time.monotonic()
+            asked: Set[Member] = set()
+            told: Set[str] = set()
+            left = set(found)
+            while found:
+                for id, members in found.items():
+                    number, grace = manner(id)
+                    late = time.monotonic() - began
+                    if late >= grace or self._hurry:
+                        self._kill(members)
+                        if late >= grace + KILL_LIMIT and id not in told:
+                            told.add(id)
+                            stuck(id, sorted(member.pid for member in members))
+                    for member in members - asked:
+                        proctree.send(member, number)
+                        proctree.send(member, signal.SIGCONT)
+                    asked |= members
+                _wait_for_end(found.values())
+                # What is gone may have been started again by now, with the same mark: it is not looked for any more.
+                found = {id: members for id, members in self.find().items() if id in left}
+                for id in left - set(found):
+                    left.discard(id)
+                    gone(id)
+        except Exception:
+            sys.excepthook(*sys.exc_info())  # a bug; the processes it held stay listed as stopping
+
+    @staticmethod
+    def _kill(members: Set[Member]) -> None:
+        """Stop all before killing them, so that a forker does not get ahead; the next scan finds what it made."""
+        for number in (signal.SIGSTOP, signal.SIGKILL):
+            for member in members:
+                proctree.send(member, number)
+
+
+def _unmarked(run: Spawned, everything: Mapping[int, Stat]) -> Set[int]:
+    """Return what a run consists of whose spawn was under way: in the middle of its exec it has no mark yet."""
+    if run.pid or not run.stderr:
+        return set()
+    return {one.pid for one in everything.values()
+            if one.start >= run.start and proctree.stderr_pipe(one.pid) == run.stderr}
+
+
+def _wait_for_end(groups: Iterable[Set[Member]]) -> None:
+    """Wait until one of the members has ended, or for a moment."""
+    poll = select.poll()
+    fds = []
+    for members in groups:
+        for member in members:
+            try:
+                fds.append(os.pidfd_open(member.pid))
+            except (AttributeError, OSError):
+                continue
+            poll.register(fds[-1], select.POLLIN)
+    ended = poll.poll(_LOOK_AGAIN * 1000)
+    if ended:
+        time.sleep(0.01)  # most of the others end together with the first
+    for fd in fds:
+        os.close(fd)

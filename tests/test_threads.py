@@ -1,0 +1,168 @@
+"""Threads that are made ahead, and the call that wakes a thread."""
+
+import collections
+import errno
+import os
+import resource
+import select
+import threading
+
+import pytest
+from support import room_for_one, wait_for
+
+from exeio_core import threads
+from exeio_core.spares import Spares
+from exeio_core.wake import Wake
+
+
+@pytest.fixture
+def wake():
+    call = Wake()
+    yield call
+    call.close()
+
+
+def readable(wake):
+    return bool(select.select([wake.fd], [], [], 0)[0])
+
+
+def test_spares_are_made_ahead_and_taken_before_new_ones_are_made():
+    before = threading.active_count()
+    spares = Spares(2)
+    spares.fill()
+    spares.fill()
+    assert threading.active_count() == before + 2
+    first, second, third = spares.take(3)
+    assert threading.active_count() == before + 3
+    done = threading.Event()
+    names = []
+    for spare in (first, second):
+        spare.give(lambda: names.append(threading.current_thread().name), "exeio-out-web")
+    third.give(done.set, "last")
+    assert done.wait(10)
+    wait_for(lambda: len(names) == 2)
+    for spare in (first, second, third):
+        spare.end()
+    wait_for(lambda: threading.active_count() == before)
+    assert names == ["exeio-out-web"] * 2
+
+
+def test_threads_whose_run_is_over_are_kept_while_others_end_and_taken_by_the_next():
+    before = threading.active_count()
+    spares = Spares(2)
+    spares.keep(True)
+    done = threading.Semaphore(0)
+
+    busy = spares.take(6)
+    for spare in busy:
+        spare.give(done.release, "exeio-out-web")
+        assert done.acquire(timeout=10)
+    spares.put_back(busy)
+    assert threading.active_count() == before + 6
+    assert {spare.thread.name for spare in busy} == {"exeio-spare"}
+    again = spares.take(4)
+    assert again == busy[:4]
+    for spare in again:
+        spare.give(done.release, "exeio-out-again")
+        assert done.acquire(timeout=10)
+    spares.put_back(again)
+    assert threading.active_count() == before + 6
+    spares.keep(False)
+    wait_for(lambda: threading.active_count() == before + 2)
+    spares.put_back(spares.take(2))
+    assert threading.active_count() == before + 2
+    for spare in spares.take(2):
+        spare.end()
+    wait_for(lambda: threading.active_count() == before)
+
+
+def test_a_thread_takes_its_wake_along_and_no_descriptor_is_left():
+    def descriptors():
+        return len(os.listdir("/proc/self/fd" if os.path.isdir("/proc/self/fd") else "/dev/fd"))
+
+    before = descriptors()
+    spares = Spares(0)
+    for spare in spares.take(3):
+        spare.wake.set()
+        assert readable(spare.wake)
+        spare.end()
+    wait_for(lambda: descriptors() == before)
+
+
+def test_no_descriptor_for_all_of_them_keeps_those_that_there_was_one_for(monkeypatch):
+    spares = Spares(2)
+    with monkeypatch.context() as patch:
+        wakes = [Wake()]
+        patch.setattr("exeio_core.spares.Wake", lambda: wakes.pop() if wakes else os.open("", 0))
+        with pytest.raises(OSError):
+            spares.take(2)
+        [only] = spares.take(1)
+    only.end()
+    only.thread.join(10)
+
+
+def test_no_room_for_all_of_them_keeps_those_that_there_was_room_for(monkeypatch):
+    spares = Spares(2)
+    before = threading.active_count()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading, "Thread", kind := room_for_one())
+        spares.fill()
+        with pytest.raises(RuntimeError):
+            spares.take(2)
+        assert threading.active_count() == before + 1
+        [only] = spares.take(1)
+    assert only.thread is kind.made[0]
+    only.end()
+    only.thread.join(10)
+
+
+def test_calls_that_nobody_has_taken_are_one(wake):
+    assert not readable(wake)
+    for _ in range(3):
+        wake.set()
+    assert readable(wake)
+    wake.clear()
+    assert not readable(wake)
+    wake.clear()  # none has come
+    wake.set()
+    assert readable(wake)
+
+
+def test_no_call_is_lost_between_two_threads(wake):
+    """Who waits clears first and looks afterwards, so a call in between is seen by that look or the next."""
+    queue, count = collections.deque(), 20_000
+
+    def call(first):
+        for number in range(first, count, 2):
+            queue.append(number)
+            wake.set()
+
+    callers = [threading.Thread(target=call, args=(first,)) for first in range(2)]
+    for caller in callers:
+        caller.start()
+    seen = []
+    while len(seen) < count:
+        assert select.select([wake.fd], [], [], 10)[0], f"a call is lost: {len(seen)} seen, {len(queue)} wait"
+        wake.clear()
+        while queue:
+            seen.append(queue.popleft())
+    for caller in callers:
+        caller.join()
+    assert sorted(seen) == list(range(count))
+
+
+def test_a_thread_that_there_is_no_memory_for_is_not_waited_for(monkeypatch):
+    """Room for its stack and for no object more: Thread.start waits for ever."""
+    asked = []
+
+    def no_memory(fd, size, flags, access):
+        asked.append(size)
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+    monkeypatch.setattr("mmap.mmap", no_memory)
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        threads.start(threading.Thread(target=list))
+    with pytest.raises(RuntimeError):
+        Spares(0).take(1)
+    stack = threading.stack_size() or resource.getrlimit(resource.RLIMIT_STACK)[0]
+    assert len(asked) == 2 and min(asked) > (stack if 0 < stack < 1 << 30 else 1 << 20)
