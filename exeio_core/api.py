@@ -7,7 +7,7 @@ every call that changes something.
 from __future__ import annotations
 
 import json
-from typing import Callable, Iterator, Optional
+from typing import Callable, Iterator, Optional, Union
 
 from .access import READING, Access, Keys
 from .calls import Answer, Call, Parts, Route
@@ -49,18 +49,17 @@ class Api:
             raise HttpError(405, f"{head.path} takes {allowed}, not {head.method}", (("Allow", allowed),))
         return _Bound(self, route, id, access, route.follows(head.query))
 
-    def observe(self, head: Optional[Head], status: int, seconds: float) -> None:
+    def observe(self, head: Optional[Head], endpoint: Optional[Endpoint], status: int, seconds: float) -> None:
         """Count an answer; `HttpServer` calls it."""
-        method = path = OTHER
         timed: Optional[float] = seconds
-        if head is not None:
-            method = head.method
-            for route in find(head.path)[0].values():
-                path = route.path
-                if status == 200 and route.follows(head.query):
-                    timed = None  # it ended when the follower went
-                break
-        self.parts.traffic.count(method, path, status, timed)
+        path = OTHER
+        if isinstance(endpoint, _Bound):
+            path = endpoint.path
+            if endpoint.follows and status == 200:
+                timed = None  # it ended when the follower went
+        elif head is not None:  # it was not admitted, or asked for the methods
+            path = next((route.path for route in find(head.path)[0].values()), OTHER)
+        self.parts.traffic.count(OTHER if head is None else head.method, path, status, timed)
 
 
 class _Options:
@@ -81,33 +80,32 @@ class _Options:
 class _Bound:
     """A route with the id of one request."""
 
-    __slots__ = ("_access", "_api", "_id", "_route", "follows", "has_key", "takes_body")
+    __slots__ = ("_access", "_api", "_id", "_route", "follows", "has_key", "path", "takes_body")
 
     def __init__(self, api: Api, route: Route, id: str, access: Access, follows: bool) -> None:
         self._api = api
         self._route = route
         self._id = id
         self._access = access
+        self.path = route.path
         self.has_key = bool(access)
         self.takes_body = route.body is not None
         self.follows = follows
 
     def __call__(self, request: Request) -> Reply:
         if self._route.method == "GET":
-            answer = self._run(request)
-            if answer.stream is not None:
-                answer = answer._replace(stream=self._guarded(answer.stream, request))
-            return answer.reply()
+            reply = _encoded(self._run(request))
+            return reply if reply.stream is None else reply._replace(stream=self._guarded(reply.stream, request))
         try:
             answer = self._run(request)
         except ExeioError as error:
             self._note(request, f"refused: {error.message}")
             raise
-        message = answer.document.get("message", "") if isinstance(answer.document, dict) else ""
+        message = answer.document.get("message", "") if isinstance(answer, Answer) else ""
         self._note(request, f"{answer.status} {message}")
-        return answer.reply()
+        return _encoded(answer)
 
-    def _run(self, request: Request) -> Answer:
+    def _run(self, request: Request) -> Union[Answer, Reply]:
         head, route = request.head, self._route
         if head.query:
             known = route.parameters
@@ -144,6 +142,10 @@ class _WhileKeyHolds:
         if not self._holds():
             raise StopIteration
         return block
+
+
+def _encoded(answer: Union[Answer, Reply]) -> Reply:
+    return answer if isinstance(answer, Reply) else answer.reply()
 
 
 def _unknown_parameter(name: str, route: Route) -> str:

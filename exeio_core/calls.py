@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from typing import Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Tuple
+from typing import Callable, Dict, List, Mapping, NamedTuple, Optional, Tuple, Union
 
 from .access import Access
 from .errors import Invalid
@@ -55,21 +55,15 @@ class Call(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What a handler returns: a JSON document, or bytes that are ready, or a stream; 200 unless `status` says else."""
+    """A JSON document to answer with; 200 unless `status` says else."""
 
-    document: object = None
+    document: Mapping[str, object]
     status: int = 200
     after: Optional[Callable[[], None]] = None  # run once the answer was sent
-    body: Optional[bytes] = None
-    content_type: str = "application/json"
-    stream: Optional[Iterator[bytes]] = None
 
     def reply(self) -> Reply:
         """Return it as the HTTP server takes it."""
-        if self.stream is not None:
-            return Reply(self.status, content_type=self.content_type, stream=self.stream, after=self.after)
-        body = json.dumps(self.document).encode("ascii") if self.body is None else self.body
-        return Reply(self.status, body, self.content_type, after=self.after)
+        return Reply(self.status, json.dumps(self.document).encode("ascii"), after=self.after)
 
 
 class Parameter(NamedTuple):
@@ -81,7 +75,8 @@ class Parameter(NamedTuple):
     required: bool = False
 
 
-Handler = Callable[[Parts, Call], Answer]
+#: A document, or what is encoded already, or a stream.
+Handler = Callable[[Parts, Call], Union[Answer, Reply]]
 
 
 class Route(NamedTuple):

@@ -12,7 +12,7 @@ from .access import Access
 from .calls import Answer, Call, Parts, done
 from .errors import ExeioError, Invalid, Unavailable
 from .eventstream import EventStream
-from .http_server import HttpError
+from .http_server import HttpError, Reply
 from .logfile import LogQuery
 from .metrics import CONTENT_TYPE as METRICS
 from .metrics import render
@@ -130,8 +130,8 @@ def input_(parts: Parts, call: Call) -> Answer:
     return done(f"Input sent to {call.id!r}" if value is not None else f"The stdin of {call.id!r} is closed")
 
 
-def list_(parts: Parts, call: Call) -> Answer:
-    return Answer(body=parts.listing.body())
+def list_(parts: Parts, call: Call) -> Reply:
+    return Reply(200, parts.listing.body())
 
 
 def status(parts: Parts, call: Call) -> Answer:
@@ -140,12 +140,12 @@ def status(parts: Parts, call: Call) -> Answer:
     return Answer(parts.supervisor.status(call.id))
 
 
-def logs(parts: Parts, call: Call) -> Answer:
+def logs(parts: Parts, call: Call) -> Reply:
     log = parts.supervisor.log(call.id)
     query = LogQuery.from_query(call.query)
     if query_flag(call.query, "follow", False):
-        return Answer(stream=LogStream(log, query, call.last_event_id), content_type=EVENTS)
-    return Answer(body=_encoded(log.page(query)))
+        return Reply(200, stream=LogStream(log, query, call.last_event_id), content_type=EVENTS)
+    return Reply(200, _encoded(log.page(query)))
 
 
 def _encoded(page: Dict[str, object]) -> bytes:
@@ -160,18 +160,18 @@ def _encoded(page: Dict[str, object]) -> bytes:
     return "".join((before, key, ", ".join(pieces), after)).encode("ascii")
 
 
-def all_logs(parts: Parts, call: Call) -> Answer:
+def all_logs(parts: Parts, call: Call) -> Reply:
     if not query_flag(call.query, "follow", False):
         raise Invalid("follow=true is required here: GET /logs/{id} gives the pages of one process", "follow")
     query = LogQuery.from_query(call.query)
     stream = AllLogsStream(parts.supervisor.all_logs, parts.supervisor.watch_logs, query, call.last_event_id)
-    return Answer(stream=stream, content_type=EVENTS)
+    return Reply(200, stream=stream, content_type=EVENTS)
 
 
-def raw_log(parts: Parts, call: Call) -> Answer:
+def raw_log(parts: Parts, call: Call) -> Reply:
     most = query_number(call.query, "tail_bytes", 1, 1 << 50)
     # Text, whatever a process wrote; what is no UTF-8 is the reader's to show.
-    return Answer(stream=parts.supervisor.log(call.id).raw_tail(most), content_type="text/plain; charset=utf-8")
+    return Reply(200, stream=parts.supervisor.log(call.id).raw_tail(most), content_type="text/plain; charset=utf-8")
 
 
 def clear_log(parts: Parts, call: Call) -> Answer:
@@ -189,24 +189,24 @@ def reload(parts: Parts, call: Call) -> Answer:
     return Answer({"success": not failed, "message": message, "results": results}, 500 if failed else 200)
 
 
-def info(parts: Parts, call: Call) -> Answer:
+def info(parts: Parts, call: Call) -> Reply:
     if not parts.about:
         endpoints = [f"{route.method} {route.path}" for route in parts.routes]
         about = {"name": "exeio", "version": __version__, "url": parts.url, "endpoints": endpoints}
         parts.about = json.dumps(about).encode("ascii")
     if not call.access:
-        return Answer(body=parts.about)
+        return Reply(200, parts.about)
     counts = parts.listing.counts()
     if parts.counted[0] is not counts:
         more = {"pid": os.getpid(), "processes": sum(counts.values()), "counts": counts}
         parts.counted = (counts, b"%b, %b" % (parts.about[:-1], json.dumps(more).encode("ascii")[1:-1]))
-    return Answer(body=b'%b, "uptime_seconds": %.3f}' % (parts.counted[1], time.monotonic() - parts.started))
+    return Reply(200, b'%b, "uptime_seconds": %.3f}' % (parts.counted[1], time.monotonic() - parts.started))
 
 
-def events(parts: Parts, call: Call) -> Answer:
+def events(parts: Parts, call: Call) -> Reply:
     id = call.query.get("id")
     stream = EventStream(parts.supervisor.machine.events, None if id is None else check_id(id), call.last_event_id)
-    return Answer(stream=stream, content_type=EVENTS)
+    return Reply(200, stream=stream, content_type=EVENTS)
 
 
 def health(parts: Parts, call: Call) -> Answer:
@@ -216,14 +216,14 @@ def health(parts: Parts, call: Call) -> Answer:
     return done("watchdog and store work")
 
 
-def metrics(parts: Parts, call: Call) -> Answer:
-    return Answer(body=render(parts), content_type=METRICS)
+def metrics(parts: Parts, call: Call) -> Reply:
+    return Reply(200, render(parts), content_type=METRICS)
 
 
-def openapi(parts: Parts, call: Call) -> Answer:
+def openapi(parts: Parts, call: Call) -> Reply:
     if not parts.description:
         parts.description = json.dumps(document(parts.routes)).encode("ascii")
-    return Answer(body=parts.description)
+    return Reply(200, parts.description)
 
 
 def shutdown(parts: Parts, call: Call) -> Answer:

@@ -38,7 +38,7 @@ class Host(Protocol):
     closing: bool
     tls: Optional[SSLContext]
     log_error: Callable[[str], None]
-    observe: Optional[Callable[[Optional[Head], int, float], None]]
+    observe: Optional[Callable[[Optional[Head], Optional[Endpoint], int, float], None]]
 
 
 class Connection(socketserver.BaseRequestHandler):
@@ -91,7 +91,8 @@ class Connection(socketserver.BaseRequestHandler):
 
         `deadline` is that of the head; None: it counts from the head's first byte.
         """
-        head = endpoint = None
+        head: Optional[Head] = None
+        endpoint: Optional[Endpoint] = None
         raw = b""
         try:
             raw = self._read_head(deadline)
@@ -125,7 +126,7 @@ class Connection(socketserver.BaseRequestHandler):
             self._send_reply(reply, head, keep, bodiless)
         finally:
             if self._host.observe is not None or reply.after is not None:
-                self._after(reply, head, time.monotonic() - began)
+                self._after(reply, head, endpoint, time.monotonic() - began)
         if keep:
             return self._crowd.waits(self._guest)
         if head is None or self._unread or self._rest:
@@ -143,10 +144,10 @@ class Connection(socketserver.BaseRequestHandler):
             self._host.log_error(f"{where} failed: {error.message}")
         return reply_to(error)
 
-    def _after(self, reply: Reply, head: Optional[Head], seconds: float) -> None:
+    def _after(self, reply: Reply, head: Optional[Head], endpoint: Optional[Endpoint], seconds: float) -> None:
         try:
             if self._host.observe is not None:
-                self._host.observe(head, reply.status, seconds)
+                self._host.observe(head, endpoint, reply.status, seconds)
             if reply.after is not None:
                 reply.after()
         except Exception:
@@ -160,15 +161,15 @@ class Connection(socketserver.BaseRequestHandler):
         if not data:
             idle = self._limits.idle_seconds
             data = self._wire.receive_idle(idle) if deadline is None else self._wire.receive(deadline)
-        if deadline is None:
-            deadline = time.monotonic() + self._limits.head_seconds
         if data[:1] == b"\r":
+            deadline = deadline or time.monotonic() + self._limits.head_seconds
             data = self._skip_empty_line(data, deadline)
         while True:
             end = data.find(b"\r\n\r\n") + 4
             if end >= 4:
                 self._rest = data[end:]
                 return data[:end]
+            deadline = deadline or time.monotonic() + self._limits.head_seconds
             self._rest = data
             check_beginning(data)
             try:

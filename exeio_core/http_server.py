@@ -66,8 +66,9 @@ class HttpServer(http.server.ThreadingHTTPServer):
 
     `crowd` counts the connections and has the limits: give the same to two servers that share them. `log_error`
     gets a text (of several lines, for a traceback) for each fault of exeio itself, nothing for what clients do.
-    `observe` is called after each answer with the head (None: it was not readable), the status, and the seconds
-    since the head was complete. `tls` may be replaced at any time; it holds for new connections.
+    `observe` is called after each answer with the head (None: it was not readable), the endpoint (None: it was not
+    admitted), the status, and the seconds since the head was complete. `tls` may be replaced at any time; it holds for
+    new connections.
     """
 
     # The class that socketserver expects has settings; these say the same as what listen_tcp does.
@@ -84,7 +85,7 @@ class HttpServer(http.server.ThreadingHTTPServer):
         unix_path: Optional[str] = None,
         tls: Optional[ssl.SSLContext] = None,
         log_error: Callable[[str], None] = _ignore,
-        observe: Optional[Callable[[Optional[Head], int, float], None]] = None,
+        observe: Optional[Callable[[Optional[Head], Optional[Endpoint], int, float], None]] = None,
     ) -> None:
         """Listen on `host` and `port`, or only on the Unix socket `unix_path`. Raises StartupError."""
         self.application = application

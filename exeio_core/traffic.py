@@ -20,34 +20,53 @@ class Durations(NamedTuple):
     seconds: float
 
 
+class _Count:
+    """The answers of one status to one method on one route."""
+
+    __slots__ = ("answers", "buckets", "seconds")
+
+    def __init__(self) -> None:
+        self.answers = 0
+        self.buckets = [0] * (len(BUCKETS) + 1)
+        self.seconds = 0.0
+
+
 class Traffic:
     """The counts since exeio's start."""
 
     def __init__(self) -> None:
-        # Guards the two dicts. A leaf.
+        # Guards the counts. A leaf.
         self._lock = threading.Lock()
-        self._counts: Dict[Tuple[str, str, int], int] = {}
-        self._buckets: Dict[str, List[int]] = {}
-        self._seconds: Dict[str, float] = {}
+        self._counts: Dict[Tuple[str, str, int], _Count] = {}
 
     def count(self, method: str, path: str, status: int, seconds: Optional[float]) -> None:
         """Count an answer to a request for the path of a route; `seconds` None: how long it took says nothing."""
-        key = (method if method in _METHODS else OTHER, path, status)
         with self._lock:
-            self._counts[key] = self._counts.get(key, 0) + 1
+            count = self._counts.get((method, path, status)) or self._named(method, path, status)
+            count.answers += 1
             if seconds is not None:
-                buckets = self._buckets.get(path)
-                if buckets is None:
-                    buckets = self._buckets[path] = [0] * (len(BUCKETS) + 1)
-                buckets[bisect.bisect_left(BUCKETS, seconds)] += 1
-                self._seconds[path] = self._seconds.get(path, 0.0) + seconds
+                count.buckets[bisect.bisect_left(BUCKETS, seconds)] += 1
+                count.seconds += seconds
+
+    def _named(self, method: str, path: str, status: int) -> _Count:
+        """Caller holds self._lock."""
+        return self._counts.setdefault((method if method in _METHODS else OTHER, path, status), _Count())
 
     def requests(self) -> Dict[Tuple[str, str, int], int]:
         """Return how many there were of each method, path of a route and status."""
         with self._lock:
-            return dict(self._counts)
+            return {key: count.answers for key, count in self._counts.items()}
 
     def durations(self) -> Dict[str, Durations]:
-        """Return how long they took, by the path of their route."""
+        """Return how long those took that say something by it, by the path of their route."""
+        found: Dict[str, Durations] = {}
         with self._lock:
-            return {path: Durations(list(counts), self._seconds[path]) for path, counts in self._buckets.items()}
+            for (_, path, _), count in self._counts.items():
+                if any(count.buckets):
+                    before = found.get(path, _NONE)
+                    found[path] = Durations([a + b for a, b in zip(before.counts, count.buckets)],
+                                            before.seconds + count.seconds)
+        return found
+
+
+_NONE = Durations([0] * (len(BUCKETS) + 1), 0.0)

@@ -219,13 +219,13 @@ def test_after_runs_once_the_answer_was_sent(serve):
 
 def test_answers_are_observed(serve):
     seen = []
-    with Client(serve(observe=lambda head, status, seconds: seen.append((head and head.path, status,
-    seconds >= 0)))) as client:
+    with Client(serve(observe=lambda head, endpoint, status, seconds: seen.append(
+            (head and head.path, endpoint is not None, status, seconds >= 0)))) as client:
         client.ask(get(b"/info"))
         client.ask(get(b"/none", KEY))
         client.ask(b"BAD\r\n\r\n")
         assert client.closed()
-    assert seen == [("/info", 200, True), ("/none", 404, True), (None, 400, True)]
+    assert seen == [("/info", True, 200, True), ("/none", False, 404, True), (None, False, 400, True)]
 
 
 # Bodies
