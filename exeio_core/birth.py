@@ -160,33 +160,41 @@ def find_command(spec: ProcessSpec, env: Mapping[str, str]) -> str:
             number = error.errno or errno.EIO
         if number:
             raise Invalid(f"working_dir {folder!r}: {os.strerror(number)}", "working_dir")
-    try:
-        base = os.path.abspath(folder or ".")
-    except FileNotFoundError:  # exeio's own folder is deleted by now: nothing is found in it, but in PATH
-        base = "."
-    if "/" in spec.command:
-        places = [os.path.join(base, spec.command)]
-    else:
-        path = env.get("PATH", os.defpath)
-        places = [os.path.join(base, one, spec.command) for one in path.split(os.pathsep)]
     worst = errno.ENOENT
-    for place in places:
+    for place in _places(spec, env):
         if not os.access(place, os.F_OK):  # half of what a stat costs, and most folders of a PATH do not have it
             continue
-        if os.path.isfile(place):
+        try:
+            found = os.stat(place)
+        except OSError:
+            continue
+        if stat.S_ISREG(found.st_mode):
             if os.access(place, os.X_OK):
-                _check_interpreter(spec, place)
+                _check_interpreter(spec, place, found)
                 return place
             worst = errno.EACCES
-        elif "/" in spec.command and os.path.isdir(place):
+        elif "/" in spec.command and stat.S_ISDIR(found.st_mode):
             worst = errno.EISDIR
     raise Invalid(_command_trouble(spec, os.strerror(worst)), "command")
 
 
-def _check_interpreter(spec: ProcessSpec, path: str) -> None:
+def _places(spec: ProcessSpec, env: Mapping[str, str]) -> Iterator[str]:
+    """Yield where the program may be, in the order of PATH, in which an empty entry is the folder of the run."""
+    folders = [""] if "/" in spec.command else env.get("PATH", os.defpath).split(os.pathsep)
+    for folder in folders:
+        # Put together by hand: os.path.join, and all of a PATH at once, took 60 of 1,700 us of an `/add`.
+        place = f"{folder}/{spec.command}" if folder else spec.command
+        if not place.startswith("/"):
+            try:
+                place = os.path.join(os.path.abspath(spec.working_dir or "."), place)
+            except FileNotFoundError:  # exeio's own folder is deleted by now: nothing is found in it, but in PATH
+                pass
+        yield place
+
+
+def _check_interpreter(spec: ProcessSpec, path: str, found: os.stat_result) -> None:
     try:
-        with open(path, "rb", buffering=0) as file:
-            first = file.read(256).split(b"\n", 1)[0]
+        first = _first_line(path, (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns))
     except OSError:
         return  # not readable is not wrong: a program may be executable only
     words = first[2:].split()
@@ -195,6 +203,13 @@ def _check_interpreter(spec: ProcessSpec, path: str) -> None:
         if not os.path.exists(os.path.join(spec.working_dir or ".", interpreter)):
             raise Invalid(f"command {spec.command!r}: {os.strerror(errno.ENOENT)}: the interpreter {interpreter!r} "
                           f"that its first line names", "command")
+
+
+@functools.lru_cache(maxsize=256)
+def _first_line(path: str, _version: Tuple[int, ...]) -> bytes:
+    """Return how a file begins, read once for each version of it. Raises OSError."""
+    with open(path, "rb", buffering=0) as file:
+        return file.read(256).split(b"\n", 1)[0]
 
 
 def _command_trouble(spec: ProcessSpec, words: str) -> str:

@@ -13,7 +13,7 @@ import itertools
 import os
 import threading
 import time
-from typing import Callable, Dict, Iterator, List, Optional, Set, Tuple
+from typing import Callable, Dict, List, Optional, Set, Tuple
 
 from . import lifecycle
 from .belonging import LET_ALONE
@@ -33,6 +33,25 @@ Effects = List[Callable[[], None]]
 _Timer = Tuple[float, int, Process]
 #: Failed attempts to start of which the reason is kept, for requests that have not yet looked.
 _REFUSALS = 8
+
+
+class Change:
+    """A context manager that holds the lock, and then carries out the effects that were collected under it."""
+
+    __slots__ = ("_effects", "_lock")
+
+    def __init__(self, lock: threading.Lock) -> None:
+        self._lock = lock
+        self._effects: Effects = []
+
+    def __enter__(self) -> Effects:
+        self._lock.acquire()
+        return self._effects
+
+    def __exit__(self, *exc: object) -> None:
+        self._lock.release()
+        for effect in self._effects:
+            effect()
 
 
 class Machine:
@@ -65,16 +84,9 @@ class Machine:
 
     # For requests.
 
-    @contextlib.contextmanager
-    def change(self) -> Iterator[Effects]:
+    def change(self) -> Change:
         """Hold the lock; afterwards carry out what the changes asked for, also when the request was refused."""
-        effects: Effects = []
-        try:
-            with self.lock:
-                yield effects
-        finally:
-            for effect in effects:
-                effect()
+        return Change(self.lock)
 
     def apply(self, process: Process, event: Event, effects: Effects) -> None:
         """Move `process` by `event`. Caller holds self.lock."""

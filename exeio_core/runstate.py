@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import threading
+from json.encoder import encode_basestring_ascii as _quoted
 from typing import Dict, List, NamedTuple, Tuple
 
 from .files import open_private, remove_leftovers, write_atomic
@@ -38,6 +39,7 @@ class RunState:
     def __init__(self, path: str) -> None:
         self._path = path
         self._boot = boot_id()
+        self._quoted_boot = _quoted(self._boot)
         # Guards the descriptor and keeps lines whole. A leaf.
         self._lock = threading.Lock()
         self._fd = -1
@@ -106,7 +108,10 @@ class RunState:
                 self._fd = -1
 
     def _spawn_line(self, run: Spawned) -> str:
-        return json.dumps({"event": "spawn", **run._asdict(), "boot": self._boot, "at": boot_ticks()})
+        # By hand: there are two of them in each start (json.dumps of a dict: 40 of 1,700 us of an `/add`).
+        return (f'{{"event": "spawn", "id": {_quoted(run.id)}, "run": {run.run}, "pid": {run.pid}, '
+                f'"start": {run.start}, "tree": {"true" if run.tree else "false"}, "stderr": {run.stderr}, '
+                f'"boot": {self._quoted_boot}, "at": {boot_ticks()}}}')
 
     def _append(self, line: str) -> None:
         """Caller holds self._lock."""
