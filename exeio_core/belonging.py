@@ -87,10 +87,9 @@ class Belonging:
         One that has ended is among them once, and taken away.
         """
         thread = run.spawner
-        assert thread is not None and thread.native_id is not None
-        if not (thread.is_alive() and proctree.HAVE_CHILDREN):
+        if not (thread and proctree.HAVE_CHILDREN):
             return []
-        found = [proctree.stat(pid) for pid in proctree.children(self._main, thread.native_id) if pid != run.pid]
+        found = [proctree.stat(pid) for pid in proctree.children(self._main, thread) if pid != run.pid]
         return [one for one in found if one is not None and (not one.dead or _reap(one.pid))]
 
     def learn(self, members: Iterable[Member], run: Run) -> None:

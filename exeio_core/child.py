@@ -123,7 +123,7 @@ class Run:
         if self._ends.stdin >= 0:
             self.stdin.open(self._ends.stdin)
         self._spares, self._first, self._second = spares, first, second
-        first.give(self._first_thread, f"exeio-out-{self.spec.id}")
+        first.give(self._first_thread)
 
     def stderr_inode(self) -> int:
         """Return the inode of the pipe that the child has for its stderr."""
@@ -165,9 +165,10 @@ class Run:
         self.exit = exit
 
     @property
-    def spawner(self) -> Optional[threading.Thread]:
-        """The thread that spawned the main process, and is its parent until nothing is left of the run."""
-        return self._first.thread if self._first is not None else None
+    def spawner(self) -> int:
+        """The thread (as the kernel counts them) that spawned the main process, and is its parent until nothing is left
+        of the run; 0 when it has ended."""
+        return self._first.native_id if self._first is not None else 0
 
     def finish(self, linger: bool) -> None:
         """Let the readers end: nothing is left of the run, or (`linger`) what is left is let alone and still logged."""
@@ -328,7 +329,7 @@ class Run:
         instead of 0.9)."""
         assert self._second is not None
         self._second_has_begun = True
-        self._second.give(self._second_thread, f"exeio-err-{self.spec.id}")
+        self._second.give(self._second_thread)
 
     def _second_thread(self) -> None:
         """Log stderr; before that, while the child's exec is under way, do what this start and the next one need."""

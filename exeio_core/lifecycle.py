@@ -11,6 +11,7 @@ of a run is decided by `after_run` from both. A periodic process is the same mac
 from __future__ import annotations
 
 import enum
+import functools
 import signal
 from typing import Dict, NamedTuple, Optional, Tuple
 
@@ -121,6 +122,7 @@ class Exit(NamedTuple):
         return f"killed by {self.signal_name}" + (" (core dumped)" if self.core else "")
 
 
+@functools.cache
 def signal_name(number: int) -> str:
     """Return the name of signal `number` with SIG; numbers between the named real-time ones count from SIGRTMIN."""
     try:

@@ -13,20 +13,27 @@ _STACK = 8 << 20
 
 
 def start(thread: threading.Thread) -> None:
-    """Start a thread; raises RuntimeError where there can be no more.
-
-    `Thread.start` waits for the thread to say that it is up. One that finds room for its stack and none for its first
-    object (RLIMIT_AS) never does, and the caller would wait for ever; so room for both is looked for beforehand.
-    """
-    if resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY:
-        _look_for_room()
+    """Start a thread; raises RuntimeError where there can be no more."""
+    look_for_room()
     thread.start()
 
 
-def _look_for_room() -> None:
+def look_for_room() -> None:
+    """Raise RuntimeError where a thread has no room for its stack and for its first objects (RLIMIT_AS).
+
+    One that finds room for its stack alone never says that it is up, which `Thread.start` waits for without an end, and
+    never takes a job.
+    """
+    if not _limited():
+        return
     stack = resource.getrlimit(resource.RLIMIT_STACK)[0]
     room = (threading.stack_size() or (stack if 0 < stack < 1 << 30 else _STACK)) + _HEAP
     try:
         mmap.mmap(-1, room, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, 0).close()  # neither read nor written
     except (OSError, MemoryError):
         raise RuntimeError("can't start new thread: no room for its stack and heap") from None
+
+
+def _limited() -> bool:
+    """Whether there is a limit at all: looking for room takes 10 us."""
+    return resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 import pytest
-from support import GLIBC_SIGNALS, NOT_HERE, Server, room_for_one, wait_for
+from support import GLIBC_SIGNALS, NOT_HERE, Server, count_threads, room_for_one, wait_for
 
 from exeio_core import birth, ending, intent, proctree
 from exeio_core.child import Run
@@ -1095,11 +1095,11 @@ def test_a_refused_run_does_not_wait_for_a_copy_of_its_pipe(inside, monkeypatch)
 
 
 def test_no_room_for_threads_is_503_and_leaves_nothing(inside, monkeypatch, tmp_path):
-    before = threading.active_count()
+    before = count_threads()
     with monkeypatch.context() as patch:
-        patch.setattr(threading, "Thread", room_for_one())
+        patch.setattr("exeio_core.spares.start_new_thread", room_for_one())
         with pytest.raises(Unavailable, match="no room to start 'p' now"):
             inside.add(sleeper())
     assert inside.ids() == [] and not (tmp_path / "logs" / "p.log").exists()
-    assert threading.active_count() == before + 1, "the one that there was room for is kept"
+    wait_for(lambda: count_threads() == before + 1, what="the one that there was room for to be kept")
     inside.add(sleeper())

@@ -8,7 +8,7 @@ import select
 import threading
 
 import pytest
-from support import room_for_one, wait_for
+from support import count_threads, room_for_one, wait_for
 
 from exeio_core import threads
 from exeio_core.spares import Spares
@@ -27,53 +27,53 @@ def readable(wake):
 
 
 def test_spares_are_made_ahead_and_taken_before_new_ones_are_made():
-    before = threading.active_count()
+    before = count_threads()
     spares = Spares(2)
     spares.fill()
     spares.fill()
-    assert threading.active_count() == before + 2
+    wait_for(lambda: count_threads() == before + 2)
     first, second, third = spares.take(3)
-    assert threading.active_count() == before + 3
+    wait_for(lambda: count_threads() == before + 3)
     done = threading.Event()
-    names = []
+    ran = []
     for spare in (first, second):
-        spare.give(lambda: names.append(threading.current_thread().name), "exeio-out-web")
-    third.give(done.set, "last")
+        spare.give(lambda: ran.append(threading.get_native_id()))
+    third.give(done.set)
     assert done.wait(10)
-    wait_for(lambda: len(names) == 2)
+    wait_for(lambda: len(ran) == 2)
+    assert sorted(ran) == sorted([first.native_id, second.native_id])
     for spare in (first, second, third):
         spare.end()
-    wait_for(lambda: threading.active_count() == before)
-    assert names == ["exeio-out-web"] * 2
+    wait_for(lambda: count_threads() == before)
+    assert [first.native_id, second.native_id, third.native_id] == [0, 0, 0]
 
 
 def test_threads_whose_run_is_over_are_kept_while_others_end_and_taken_by_the_next():
-    before = threading.active_count()
+    before = count_threads()
     spares = Spares(2)
     spares.keep(True)
     done = threading.Semaphore(0)
 
     busy = spares.take(6)
     for spare in busy:
-        spare.give(done.release, "exeio-out-web")
+        spare.give(done.release)
         assert done.acquire(timeout=10)
     spares.put_back(busy)
-    assert threading.active_count() == before + 6
-    assert {spare.thread.name for spare in busy} == {"exeio-spare"}
+    assert count_threads() == before + 6
     again = spares.take(4)
     assert again == busy[:4]
     for spare in again:
-        spare.give(done.release, "exeio-out-again")
+        spare.give(done.release)
         assert done.acquire(timeout=10)
     spares.put_back(again)
-    assert threading.active_count() == before + 6
+    assert count_threads() == before + 6
     spares.keep(False)
-    wait_for(lambda: threading.active_count() == before + 2)
+    wait_for(lambda: count_threads() == before + 2)
     spares.put_back(spares.take(2))
-    assert threading.active_count() == before + 2
+    assert count_threads() == before + 2
     for spare in spares.take(2):
         spare.end()
-    wait_for(lambda: threading.active_count() == before)
+    wait_for(lambda: count_threads() == before)
 
 
 def test_a_thread_takes_its_wake_along_and_no_descriptor_is_left():
@@ -97,23 +97,23 @@ def test_no_descriptor_for_all_of_them_keeps_those_that_there_was_one_for(monkey
         with pytest.raises(OSError):
             spares.take(2)
         [only] = spares.take(1)
+    wait_for(lambda: only.native_id)
     only.end()
-    only.thread.join(10)
+    wait_for(lambda: not only.native_id)
 
 
 def test_no_room_for_all_of_them_keeps_those_that_there_was_room_for(monkeypatch):
     spares = Spares(2)
-    before = threading.active_count()
+    before = count_threads()
     with monkeypatch.context() as patch:
-        patch.setattr(threading, "Thread", kind := room_for_one())
+        patch.setattr("exeio_core.spares.start_new_thread", room_for_one())
         spares.fill()
         with pytest.raises(RuntimeError):
             spares.take(2)
-        assert threading.active_count() == before + 1
+        wait_for(lambda: count_threads() == before + 1)
         [only] = spares.take(1)
-    assert only.thread is kind.made[0]
     only.end()
-    only.thread.join(10)
+    wait_for(lambda: only.native_id == 0 and count_threads() == before)
 
 
 def test_calls_that_nobody_has_taken_are_one(wake):
@@ -160,6 +160,7 @@ def test_a_thread_that_there_is_no_memory_for_is_not_waited_for(monkeypatch):
         raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
 
     monkeypatch.setattr("mmap.mmap", no_memory)
+    monkeypatch.setattr(threads, "_limited", lambda: True)
     with pytest.raises(RuntimeError, match="can't start new thread"):
         threads.start(threading.Thread(target=list))
     with pytest.raises(RuntimeError):
