@@ -94,12 +94,18 @@ def environment(spec: ProcessSpec, mark: str, person: Person) -> Dict[str, str]:
             env.pop(name, None)
         else:
             env[name] = value
-    # The marks of an exeio around this one stay; one of an earlier self (that started this one as its child) would
-    # be taken for a run of today's.
-    itself = mark.split("/", 1)[0] + "/"
-    outer = [one for one in os.environ.get(proctree.MARK, "").split(",") if one and not one.startswith(itself)]
-    env[proctree.MARK] = ",".join([*outer, mark])
+    env[proctree.MARK] = _outer_marks(mark.partition("/")[0]) + mark
     return env
+
+
+@functools.cache
+def _outer_marks(instance: str) -> str:
+    """Return the marks of an exeio around this one, which stay, each with a comma behind it.
+
+    One of an earlier self (that started this one as its child) would be taken for a run of today's.
+    """
+    marks = os.environ.get(proctree.MARK, "").split(",")
+    return "".join(f"{one}," for one in marks if one and not one.startswith(f"{instance}/"))
 
 
 @functools.cache

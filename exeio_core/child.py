@@ -90,8 +90,9 @@ class Run:
         self._owner = owner
         self._child: Optional[subprocess.Popen[bytes]] = None
         self._ends: Optional[Pipes] = None
-        # Set once the start is in the log, before which no line of the run may stand; the second thread waits.
-        self._begun = threading.Event()
+        # Held until the start is in the log, before which no line of the run may stand; the second thread waits.
+        self._begun = threading.Lock()
+        self._begun.acquire()
         # Guards the wakes against a call after their end, and who has drained its stream. A leaf: nothing that
         # blocks happens under it, and no other lock is taken.
         self._lock = threading.Lock()
@@ -119,7 +120,7 @@ class Run:
             raise self._no_room(error) from None
         first, second = threads
         self._out_wake, self._err_wake = first.wake, second.wake
-        self.pipes = self._ends.inodes()
+        self.pipes = frozenset(self._ends.inodes)
         if self._ends.stdin >= 0:
             self.stdin.open(self._ends.stdin)
         self._spares, self._first, self._second = spares, first, second
@@ -128,7 +129,7 @@ class Run:
     def stderr_inode(self) -> int:
         """Return the inode of the pipe that the child has for its stderr."""
         assert self._ends is not None
-        return os.fstat(self._ends.stderr).st_ino
+        return self._ends.inodes[-1]
 
     def _no_room(self, error: BaseException) -> Unavailable:
         return Unavailable(f"the system has no room to start {self.spec.id!r} now: {error}")
@@ -249,7 +250,7 @@ class Run:
         self.started_wall = time.time()
         self.start_time = proctree.start_time(child.pid, earliest)
         self.log.system(f"{self._prefix()}started with pid {self.pid}")
-        self._begun.set()
+        self._begun.release()
         self._owner.spawned(self)
 
     def _refuse(self, error: ExeioError) -> None:
@@ -258,7 +259,7 @@ class Run:
             self._over = True
         if not self._second_has_begun:
             self._begin_second()
-        self._begun.set()
+        self._begun.release()
         self.poke()  # a child that hangs before its exec may have a copy of that end
         assert self._ends is not None
         self._ends.close_childs()
@@ -366,8 +367,8 @@ class Run:
                 if fd == wake.fd:
                     wake.clear()
                 else:
-                    self._begun.wait()
-                    reader.read()
+                    with self._begun:
+                        reader.read()
         reader.flush()
 
     # Both.

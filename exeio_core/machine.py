@@ -116,9 +116,11 @@ class Machine:
 
     def announce(self, process: Process, event: Optional[Event] = None, gone: bool = False) -> None:
         """Tell who follows of a change of status, by `event` or by being added or `gone`. Caller holds self.lock."""
-        before, after = process.announced, None if gone else process.status
-        if process.provisional or after == before or (process.state is State.STARTING and not gone):
+        if process.provisional or (process.state is State.STARTING and not gone):
             return  # a start is told when it has succeeded or failed
+        before, after = process.announced, None if gone else process.status
+        if after == before:
+            return
         exit = process.exit if before == "stopping" or process.state is State.ENDING else None
         wanted = process.want_up and not (process.again or self.closing)
         failed = (after == "failed" and not self.closing) or (

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
-from typing import FrozenSet, List
+from typing import List
 
 
 class Pipes:
-    """Our ends and the child's ends of its streams, all close-on-exec; ours do not block. -1: there is none."""
+    """Our ends and the child's ends of its streams, all close-on-exec; ours do not block. -1: there is none.
 
-    __slots__ = ("child_stderr", "child_stdin", "child_stdout", "stderr", "stdin", "stdout")
+    `inodes` are those of the pipes, stderr's last.
+    """
+
+    __slots__ = ("child_stderr", "child_stdin", "child_stdout", "inodes", "stderr", "stdin", "stdout")
 
     def __init__(self, with_stdin: bool) -> None:
         """Raises OSError, and leaves nothing open then."""
@@ -23,13 +26,11 @@ class Pipes:
             raise
         self.stdout, self.child_stdout, self.stderr, self.child_stderr = made[:4]
         self.child_stdin, self.stdin = made[4:] or (-1, -1)
-        for fd in (self.stdout, self.stderr, self.stdin):
+        self.inodes: List[int] = []
+        for fd in (self.stdin, self.stdout, self.stderr):
             if fd >= 0:
                 os.set_blocking(fd, False)
-
-    def inodes(self) -> FrozenSet[int]:
-        """Return what tells a descendant by, that has wiped all else."""
-        return frozenset(os.fstat(fd).st_ino for fd in (self.stdin, self.stdout, self.stderr) if fd >= 0)
+                self.inodes.append(os.fstat(fd).st_ino)
 
     def close_childs(self) -> None:
         """Close the child's ends: it has its own by now, or there will be none."""

@@ -1049,6 +1049,7 @@ def test_that_an_attempt_failed_is_noted_before_the_next_begins(inside, monkeypa
     """Both have the same number: it was what is noted of the next one that was taken away."""
     process = inside.add(sleeper())
     inside.stop("p")
+    wait_for(lambda: not inside.machine._runstate._open, what="the end of the first run to be noted")
     under_way, exited = [], RunState.exited
 
     def look(*arguments):
