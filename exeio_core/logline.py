@@ -78,7 +78,9 @@ def prefix_of(name: bytes, run: Optional[int]) -> bytes:
 
 def system_line(address: str, message: str) -> bytes:
     """Return one whole SYSTEM line with its newline, whatever the message holds."""
-    text = message.translate(_CONTROLS).encode("utf-8", "backslashreplace")
+    if not message.isprintable():  # mostly it is, which is seen in a tenth of the time
+        message = message.translate(_CONTROLS)
+    text = message.encode("utf-8", "backslashreplace")
     return b"%bSYSTEM %b: %b\n" % (stamp()[1], address.encode("utf-8", "backslashreplace"), text[:LINE_LIMIT])
 
 

@@ -167,14 +167,14 @@ class ProcessSpec(NamedTuple):
             if name not in _BY_NAME:
                 raise _unknown(name, beside)
         values: Dict[str, Any] = {}
-        for field in FIELDS:
-            value = obj.get(field.name)
+        for name, field in _BY_NAME.items():
+            value = obj.get(name)
             if value is not None:
-                values[field.name] = field.kind.check(field.name, value)
+                values[name] = field.kind.check(name, value)
             elif field.required:
-                raise Invalid(f"{field.name} is required", field.name)
+                raise Invalid(f"{name} is required", name)
         spec = cls(**values)
-        if "restart_delay_max_seconds" not in values:
+        if "restart_delay_seconds" in values and "restart_delay_max_seconds" not in values:
             highest = spec._default(_BY_NAME["restart_delay_max_seconds"])
             spec = spec._replace(restart_delay_max_seconds=highest)
         spec._check_as_a_whole()
