@@ -45,8 +45,8 @@ class Owner(Protocol):
     def refused(self, run: Run, error: ExeioError) -> None:
         """Take note that it could not be spawned; nothing is left of the run."""
 
-    def exited(self, run: Run) -> None:
-        """Take note that the main process has ended, unless that is known; it is not reaped."""
+    def exited(self, run: Run, exit: Exit) -> None:
+        """Take note how the main process has ended, unless that is known; it is not reaped."""
 
     def drained(self, run: Run) -> None:
         """Take note that what the main process wrote is in the log, and its exit, too."""
@@ -298,8 +298,10 @@ class Run:
         poll.register(reader.fd, select.POLLIN)
         drained = writing = False
         while True:
-            if not reader.open and self.exit is None and self.peek_exit() is not None:
-                self._owner.exited(self)
+            if not reader.open and self.exit is None:
+                exit = self.peek_exit()
+                if exit is not None:
+                    self._owner.exited(self, exit)
             # The exit is looked at before the reads that follow it, or the last lines would be lost.
             if self.exit is not None and not drained:
                 drained = True

@@ -252,14 +252,12 @@ class Machine:
 
     # From the watchdog, the first of them also from a run's thread.
 
-    def exited(self, run: Run) -> None:
-        """The main process has ended."""
-        exit = run.peek_exit()
+    def exited(self, run: Run, exit: Exit) -> None:
+        """The main process has ended like this."""
         with self.change() as effects:
             process = self._of_run.get(run)
             if process is None or run.exit is not None:
                 return  # it is known already
-            assert exit is not None
             uptime = time.monotonic() - run.started
             process.exit = exit
             process.run_deadline = None

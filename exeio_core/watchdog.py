@@ -16,6 +16,7 @@ import time
 from typing import Deque, Dict, Optional, Protocol
 
 from .child import Run
+from .lifecycle import Exit
 from .threads import start
 from .wake import Wake
 
@@ -28,8 +29,8 @@ _LOOK_AGAIN = 0.02
 class Owner(Protocol):
     """Who is told; the machine. Called from the watchdog's thread, with no lock held."""
 
-    def exited(self, run: Run) -> None:
-        """Take note that the main process of a run has ended; it is not reaped."""
+    def exited(self, run: Run, exit: Exit) -> None:
+        """Take note how the main process of a run has ended; it is not reaped."""
 
     def tick(self) -> Optional[float]:
         """Do what is due now; returns seconds until something is due again, or None."""
@@ -130,17 +131,11 @@ class Watchdog:
             self._told.append(run)
         for _ in range(len(self._told)):
             run = self._told.popleft()
-            if _has_ended(run):
-                self._tell(run)
-            else:
+            # Its own thread may have seen the end; then it may be reaped, and its pid another's.
+            exit = run.exit or run.peek_exit()
+            if exit is None:
                 self._told.append(run)
-
-    def _tell(self, run: Run) -> None:
-        if run.exit is None:
-            self._owner.exited(run)
-        run.poke()
-
-
-def _has_ended(run: Run) -> bool:
-    # Its own thread may have seen the end; then it may be reaped, and its pid another's.
-    return run.exit is not None or run.peek_exit() is not None
+                continue
+            if run.exit is None:
+                self._owner.exited(run, exit)
+            run.poke()

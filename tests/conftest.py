@@ -1,6 +1,7 @@
 """Fixtures for all tests, and the rule that in CI a check is not skipped for want of a tool."""
 
 import os
+import signal
 
 import pytest
 from client_helpers import exeio, fake, home  # noqa: F401 - fixtures
@@ -32,6 +33,12 @@ def servers():
 def server(servers):
     """A server on a free port with fresh folders; nothing of it may be left when the test is over."""
     return servers()
+
+
+def pytest_configure():
+    # A shell starts what is in its background with SIGINT ignored; clients that a test interrupts would inherit that.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _refuse_skip(report):

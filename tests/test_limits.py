@@ -162,8 +162,9 @@ def test_where_no_more_can_be_watched_a_thread_waits():
     class Owner:
         seen = []
 
-        def exited(self, run):
-            self.seen.append(run.wait())
+        def exited(self, run, exit):
+            self.seen.append(exit.si_status)
+            run.wait()
 
         def tick(self):
             return None
