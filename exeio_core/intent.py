@@ -11,10 +11,11 @@ import threading
 from typing import Optional, Set
 
 from .child import Run
+from .effects import Effects
 from .ending import KILL_LIMIT
 from .errors import Conflict, Failed, NotFound, Unavailable
 from .lifecycle import Event, State, Streak, is_success
-from .machine import Effects, Machine
+from .machine import Machine
 from .process import Process, clock
 
 #: Seconds a request waits for a spawn; one that hangs longer (a dead NFS mount) is given up.

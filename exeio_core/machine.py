@@ -18,6 +18,7 @@ from typing import Callable, Dict, List, Optional, Set, Tuple
 from . import lifecycle
 from .belonging import LET_ALONE
 from .child import Run
+from .effects import Change, Effects
 from .ending import Ender
 from .errors import ExeioError, Unavailable
 from .events import Events
@@ -29,29 +30,9 @@ from .spares import Spares
 from .spec import signal_number
 from .watchdog import SUSPEND_CHECK, Watchdog
 
-Effects = List[Callable[[], None]]
 _Timer = Tuple[float, int, Process]
 #: Failed attempts to start of which the reason is kept, for requests that have not yet looked.
 _REFUSALS = 8
-
-
-class Change:
-    """A context manager that holds the lock, and then carries out the effects that were collected under it."""
-
-    __slots__ = ("_effects", "_lock")
-
-    def __init__(self, lock: threading.Lock) -> None:
-        self._lock = lock
-        self._effects: Effects = []
-
-    def __enter__(self) -> Effects:
-        self._lock.acquire()
-        return self._effects
-
-    def __exit__(self, *exc: object) -> None:
-        self._lock.release()
-        for effect in self._effects:
-            effect()
 
 
 class Machine:

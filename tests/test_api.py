@@ -666,7 +666,7 @@ def test_what_cannot_be_started_any_more(api, id, tmp_path):
     shown = api.get(f"/status/{id}")
     assert shown["status"] == "failed" and "No such file or directory" in shown["status_reason"]
     refused(api.call("POST", f"/start/{id}"), 400, "No such file or directory")
-    assert "could not start: command" in api.log(id)
+    wait_for(lambda: "could not start: command" in api.log(id))
     script.write_text("#!/bin/sh\nexec sleep 600\n")
     script.chmod(0o755)
     api.post(f"/start/{id}")

@@ -224,7 +224,7 @@ def test_a_slow_watchdog_shows_in_its_lag(tmp_path):
 
 
 def test_a_watchdog_that_does_not_answer_is_told_and_hinders_nobody(tmp_path, monkeypatch):
-    monkeypatch.setattr("exeio_core.health.LATE", 0.2)
+    monkeypatch.setattr("exeio_core.health.LATE", 2.5)
     machine, health = make(tmp_path, None)
     told = []
     first = threading.Thread(target=lambda: told.append(health.trouble()))
@@ -232,9 +232,9 @@ def test_a_watchdog_that_does_not_answer_is_told_and_hinders_nobody(tmp_path, mo
     wait_for(lambda: machine.watchdog.calls)
     began = time.monotonic()
     health.lag()
-    assert time.monotonic() - began < 0.1, "who comes meanwhile does not wait"
+    assert time.monotonic() - began < 2, "who comes meanwhile does not wait"
     first.join(10)
-    assert told[0].startswith("the watchdog has not answered for 0.")
+    assert told[0].startswith("the watchdog has not answered for 2.")
     assert "has not answered" in health.trouble()
     machine.watchdog.come_round()
     health._asked -= 10

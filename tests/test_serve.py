@@ -415,16 +415,16 @@ def test_a_second_signal_skips_the_grace():
 
 
 def test_the_grace_of_the_options_is_that_of_processes_without_one():
-    with Again("--stop-timeout", "0.4") as server:
+    with Again("--stop-timeout", "2.5") as server:
         server.start()
         server.sh("deaf", DEAF)
         server.sh("own", DEAF, stop_timeout_seconds=0)
         wait_for(lambda: "ready" in server.log("deaf"))
         begun = time.monotonic()
         server.post("/stop/own")
-        assert time.monotonic() - begun < 0.4
+        assert time.monotonic() - begun < 2.4
         server.stop()
-        assert 0.4 <= time.monotonic() - begun < 4
+        assert 2.5 <= time.monotonic() - begun < 10
 
 
 def test_nothing_new_begins_during_the_shutdown():
@@ -615,7 +615,7 @@ def test_what_cannot_start_any_more_keeps_nobody_from_starting(tmp_path):
         server.start()
         broken = server.wait_status("broken", "failed")
         assert "No such file or directory" in broken["status_reason"] and broken["saved"] is True
-        assert "could not start: command 'no-such-command-here'" in server.log("broken")
+        wait_for(lambda: "could not start: command 'no-such-command-here'" in server.log("broken"))
         assert server.get("/status/later")["status"] == "backoff"
         assert server.get("/status/web")["status"] == "running"
         (tmp_path / "tool").write_text("#!/bin/sh\nexec sleep 600\n")
