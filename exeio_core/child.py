@@ -90,7 +90,8 @@ class Run:
         self._owner = owner
         self._child: Optional[subprocess.Popen[bytes]] = None
         self._ends: Optional[Pipes] = None
-        # Held until the start is in the log, before which no line of the run may stand; the second thread waits.
+        # Held until the start is in the log, before which no line of the run may stand; the second thread waits for it,
+        # and holds it while it reads, since nobody else wants it any more.
         self._begun = threading.Lock()
         self._begun.acquire()
         # Guards the wakes against a call after their end, and who has drained its stream. A leaf: nothing that

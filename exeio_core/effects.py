@@ -8,7 +8,7 @@ from typing import Callable, List
 Effects = List[Callable[[], None]]
 
 
-class Change:
+class Held:
     """A context manager that holds the lock; then it carries out the effects, also where an error ends the change."""
 
     __slots__ = ("_effects", "_lock")

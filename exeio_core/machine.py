@@ -18,7 +18,7 @@ from typing import Callable, Dict, List, Optional, Set, Tuple
 from . import lifecycle
 from .belonging import LET_ALONE
 from .child import Run
-from .effects import Change, Effects
+from .effects import Effects, Held
 from .ending import Ender
 from .errors import ExeioError, Unavailable
 from .events import Events
@@ -65,9 +65,9 @@ class Machine:
 
     # For requests.
 
-    def change(self) -> Change:
+    def change(self) -> Held:
         """Hold the lock; afterwards carry out what the changes asked for, also when the request was refused."""
-        return Change(self.lock)
+        return Held(self.lock)
 
     def apply(self, process: Process, event: Event, effects: Effects) -> None:
         """Move `process` by `event`. Caller holds self.lock."""

@@ -14,12 +14,14 @@ from typing import Callable, List, Optional
 from . import threads
 from .wake import Wake
 
+_native_id: Callable[[], int] = getattr(threading, "get_native_id", lambda: 0)  # not every system counts them
+
 
 class Spare:
     """A thread that waits for a job, and for another one after it; `wake` is for its jobs, which find it as it is.
 
     Not a threading.Thread: starting one waits until it runs, and making two of those took 270 of 1,700 us of an `/add`;
-    without the wait it is 150.
+    without the wait it is 150. So it has no name, and what its job raises is told by sys.unraisablehook.
     """
 
     __slots__ = ("_job", "_turn", "native_id", "wake")
@@ -29,7 +31,8 @@ class Spare:
         self._job: Optional[Callable[[], None]] = None
         self._turn = threading.Lock()
         self._turn.acquire()
-        self.native_id = 0  # as the kernel counts threads; set before the first job, 0 again after the end
+        #: As the kernel counts threads; set before the first job, 0 again when it is about to end.
+        self.native_id = 0
         self.wake = Wake()
         try:
             threads.look_for_room()
@@ -49,8 +52,8 @@ class Spare:
         self._turn.release()
 
     def _loop(self) -> None:
-        self.native_id = threading.get_native_id()
         try:
+            self.native_id = _native_id()
             self._turn.acquire()
             while self._job is not None:
                 self._job()

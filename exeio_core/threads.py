@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import resource
+import sys
 import threading
 
 #: Address space in bytes that the C library may take for the first objects of a thread, and what Python takes beside.
@@ -35,5 +36,6 @@ def look_for_room() -> None:
 
 
 def _limited() -> bool:
-    """Whether there is a limit at all: looking for room takes 10 us."""
-    return resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY
+    """Whether there is a limit that may be met: looking for room takes 10 us."""
+    kind = getattr(resource, "RLIMIT_AS", None)  # OpenBSD has none of this kind
+    return sys.maxsize < 1 << 32 or (kind is not None and resource.getrlimit(kind)[0] != resource.RLIM_INFINITY)

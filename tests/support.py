@@ -99,7 +99,7 @@ def marked(instance: str) -> List[int]:
 
 def count_threads() -> int:
     """Return how many threads run in this process that Python has started, by whichever module."""
-    return _thread._count()  # type: ignore[attr-defined]
+    return _thread._count()
 
 
 def room_for_one() -> Callable[..., int]:

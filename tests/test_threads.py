@@ -76,20 +76,31 @@ def test_threads_whose_run_is_over_are_kept_while_others_end_and_taken_by_the_ne
     wait_for(lambda: count_threads() == before)
 
 
+def test_where_the_system_does_not_count_threads_they_run_all_the_same(monkeypatch):
+    monkeypatch.setattr("exeio_core.spares._native_id", lambda: 0)
+    before, done = count_threads(), threading.Event()
+    [spare] = Spares(0).take(1)
+    spare.give(done.set)
+    assert done.wait(10)
+    spare.end()
+    wait_for(lambda: count_threads() == before)
+
+
 def test_a_thread_takes_its_wake_along_and_no_descriptor_is_left():
     def descriptors():
         return len(os.listdir("/proc/self/fd" if os.path.isdir("/proc/self/fd") else "/dev/fd"))
 
-    before = descriptors()
+    before, running = descriptors(), count_threads()
     spares = Spares(0)
     for spare in spares.take(3):
         spare.wake.set()
         assert readable(spare.wake)
         spare.end()
-    wait_for(lambda: descriptors() == before)
+    wait_for(lambda: descriptors() == before and count_threads() == running)
 
 
 def test_no_descriptor_for_all_of_them_keeps_those_that_there_was_one_for(monkeypatch):
+    before = count_threads()
     spares = Spares(2)
     with monkeypatch.context() as patch:
         wakes = [Wake()]
@@ -97,9 +108,8 @@ def test_no_descriptor_for_all_of_them_keeps_those_that_there_was_one_for(monkey
         with pytest.raises(OSError):
             spares.take(2)
         [only] = spares.take(1)
-    wait_for(lambda: only.native_id)
     only.end()
-    wait_for(lambda: not only.native_id)
+    wait_for(lambda: not only.native_id and count_threads() == before)
 
 
 def test_no_room_for_all_of_them_keeps_those_that_there_was_room_for(monkeypatch):
@@ -159,11 +169,22 @@ def test_a_thread_that_there_is_no_memory_for_is_not_waited_for(monkeypatch):
         asked.append(size)
         raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
 
+    def limits(kind):
+        return (1 << 30, 1 << 40) if kind == resource.RLIMIT_AS else getrlimit(kind)
+
+    getrlimit = resource.getrlimit
     monkeypatch.setattr("mmap.mmap", no_memory)
-    monkeypatch.setattr(threads, "_limited", lambda: True)
-    with pytest.raises(RuntimeError, match="can't start new thread"):
-        threads.start(threading.Thread(target=list))
-    with pytest.raises(RuntimeError):
-        Spares(0).take(1)
+    with monkeypatch.context() as patch:
+        patch.setattr(resource, "getrlimit", limits)
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            threads.start(threading.Thread(target=list))
+        with pytest.raises(RuntimeError):
+            Spares(0).take(1)
     stack = threading.stack_size() or resource.getrlimit(resource.RLIMIT_STACK)[0]
     assert len(asked) == 2 and min(asked) > (stack if 0 < stack < 1 << 30 else 1 << 20)
+    with monkeypatch.context() as patch:
+        patch.setattr(resource, "getrlimit", lambda kind: (resource.RLIM_INFINITY,) * 2)
+        threads.look_for_room()
+        patch.delattr(resource, "RLIMIT_AS")  # as on OpenBSD
+        threads.look_for_room()
+    assert len(asked) == 2, "where there is no limit there is nothing to look for"
