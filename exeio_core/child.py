@@ -315,11 +315,11 @@ class Run:
             if self.abandoned or (drained and not reader.open) or (self._over and not self.lingering):
                 break
             writing = self.stdin.arm(poll, writing)
-            for fd, _ in poll.poll():
+            for fd, event in poll.poll():
                 if fd == wake.fd:
                     wake.clear()
                 elif fd == reader.fd:
-                    reader.read()
+                    reader.serve(event)
                     if not reader.open:
                         poll.unregister(fd)
                 else:
@@ -366,12 +366,12 @@ class Run:
                 reader.flush()
                 drained = True
                 self._note_drained(_STDERR)
-            for fd, _ in poll.poll():
+            for fd, event in poll.poll():
                 if fd == wake.fd:
                     wake.clear()
                 else:
                     with self._begun:
-                        reader.read()
+                        reader.serve(event)
         reader.flush()
 
     # Both.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import select
 import struct
 import termios
 
@@ -28,6 +29,13 @@ class Reader:
         self._stream = stream
         self._size = _PIPE
         self._full = 0
+
+    def serve(self, event: int) -> None:
+        """Do what `event` of poll(2) asks for. Nothing but a hang-up is the end, and need not be read."""
+        if event == select.POLLHUP:
+            self.open = False
+        else:
+            self.read()
 
     def read(self) -> int:
         """Log what the pipe has now, at most one block; returns how many bytes that was."""
