@@ -7,6 +7,7 @@ import json
 import os
 import random
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from exeio_core.child import Run
 from exeio_core.errors import Conflict, Failed, Invalid, Unavailable
 from exeio_core.logfile import LogFile
 from exeio_core.machine import Machine
+from exeio_core.reader import Reader
 from exeio_core.runstate import RunState, Spawned
 from exeio_core.spares import Spares
 from exeio_core.spec import ProcessSpec
@@ -258,6 +260,29 @@ def test_the_last_lines_come_before_the_exit_in_the_log(shared, id):
         assert re.fullmatch(r"exited with code 4 after \d+\.\d+ s", lines[-1])
         assert lines_of(shared, f"{id}-{number}", "STDOUT") == [*(f"out {i}" for i in range(3000)), "no newline"]
         assert lines_of(shared, f"{id}-{number}", "STDERR") == [f"err {i}" for i in range(3000)]
+
+
+def test_the_last_bytes_of_a_stream_are_read_before_its_end():
+    """poll(2) tells of both at once; a hang-up alone is the end."""
+    class Stream:
+        fed = b""
+
+        def feed(self, data):
+            self.fed += data
+
+    ours, childs = os.pipe()
+    os.set_blocking(ours, False)
+    stream = Stream()
+    reader = Reader(ours, stream)
+    poll = select.poll()
+    poll.register(ours, select.POLLIN)
+    os.write(childs, b"last words")
+    os.close(childs)
+    reader.serve(poll.poll()[0][1])
+    assert (stream.fed, reader.open) == (b"last words", True)
+    reader.serve(poll.poll()[0][1])
+    assert (stream.fed, reader.open) == (b"last words", False)
+    os.close(ours)
 
 
 def test_output_never_comes_before_the_start_in_the_log(tmp_path):
