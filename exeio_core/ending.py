@@ -67,7 +67,7 @@ class _Task:
         self.look_at: Optional[float] = None  # when those are asked that were not seen at the first look
         self.killing = False
         self.over = False
-        self.done = threading.Event()
+        self.done: Optional[threading.Event] = None  # set when it is over, where somebody waits for that
 
 
 class Ender:
@@ -140,9 +140,10 @@ class Ender:
         if not self._tree:
             return True
         task = _Task(None, signal.SIGTERM, grace)
+        done = task.done = threading.Event()
         self._strays.append(task)
         self._wake.set()
-        return task.done.wait(grace + KILL_LIMIT + 1)
+        return done.wait(grace + KILL_LIMIT + 1)
 
     # The thread.
 
@@ -259,7 +260,8 @@ class Ender:
         if task.run is not None:
             del self._tasks[task.run]
             self._owner.emptied(task.run)
-        task.done.set()
+        if task.done is not None:
+            task.done.set()
         return True
 
     def _due(self, task: _Task, now: float) -> None:
