@@ -198,7 +198,8 @@ class Supervisor:
         results: List[Tuple[str, Optional[ExeioError]]] = []
         for process, run in reversed(begun):  # the last to be asked is the last to end: to wait for it wakes once
             try:
-                self.intent.await_end(process, run)
+                if run is None or process.run is run:  # mostly it is over by now, which is seen without the lock
+                    self.intent.await_end(process, run)
                 results.append((process.id, not_remembered(process, "stopped", trouble)))
             except ExeioError as stuck:
                 results.append((process.id, stuck))
