@@ -59,8 +59,8 @@ def _ignore(_text: str) -> None:
     pass
 
 
-# `bench.py http`, 2 cores, Python 3.11 and 3.13, against a plain ThreadingHTTPServer that sends without delay: /info on
-# 8 connections that are kept 2.7 and 3.2 times as many answers, a connection for each request 2.5 and 2.8 times.
+# `bench.py http`, 2 cores, Python 3.11, against a plain ThreadingHTTPServer that sends without delay: /info on 8
+# connections that are kept 3.2 times as many answers, a connection for each request 3.7 times.
 class HttpServer(http.server.ThreadingHTTPServer):
     """Listens from its making on; accepts from `start` to `stop`.
 
