@@ -54,7 +54,7 @@ class Api:
         timed: Optional[float] = seconds
         path = OTHER
         if isinstance(endpoint, _Bound):
-            path = endpoint.path
+            path = endpoint.route.path
             if endpoint.follows and status == 200:
                 timed = None  # it ended when the follower went
         elif head is not None:  # it was not admitted, or asked for the methods
@@ -80,20 +80,19 @@ class _Options:
 class _Bound:
     """A route with the id of one request."""
 
-    __slots__ = ("_access", "_api", "_id", "_route", "follows", "has_key", "path", "takes_body")
+    __slots__ = ("_access", "_api", "_id", "follows", "has_key", "route", "takes_body")
 
     def __init__(self, api: Api, route: Route, id: str, access: Access, follows: bool) -> None:
         self._api = api
-        self._route = route
+        self.route = route
         self._id = id
         self._access = access
-        self.path = route.path
         self.has_key = bool(access)
         self.takes_body = route.body is not None
         self.follows = follows
 
     def __call__(self, request: Request) -> Reply:
-        if self._route.method == "GET":
+        if self.route.method == "GET":
             reply = _encoded(self._run(request))
             return reply if reply.stream is None else reply._replace(stream=self._guarded(reply.stream, request))
         try:
@@ -106,7 +105,7 @@ class _Bound:
         return _encoded(answer)
 
     def _run(self, request: Request) -> Union[Answer, Reply]:
-        head, route = request.head, self._route
+        head, route = request.head, self.route
         if head.query:
             known = route.parameters
             for name in head.query:
@@ -118,11 +117,11 @@ class _Bound:
         return route.handler(self._api.parts, call)
 
     def _note(self, request: Request, result: str) -> None:
-        self._api.parts.log.system(f"{request.client} {self._route.method} {request.head.path}: {result}")
+        self._api.parts.log.system(f"{request.client} {self.route.method} {request.head.path}: {result}")
 
     def _guarded(self, stream: Iterator[bytes], request: Request) -> Iterator[bytes]:
         key = request.head.fields.get(b"exeio-api-key")
-        return _WhileKeyHolds(stream, lambda: self._route.open or bool(self._api.keys.holds(key)))
+        return _WhileKeyHolds(stream, lambda: self.route.open or bool(self._api.keys.holds(key)))
 
 
 class _WhileKeyHolds:

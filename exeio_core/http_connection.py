@@ -14,6 +14,7 @@ from .http_message import (
     LAST_CHUNK,
     Application,
     Endpoint,
+    Observer,
     Reply,
     Request,
     failure,
@@ -38,7 +39,7 @@ class Host(Protocol):
     closing: bool
     tls: Optional[SSLContext]
     log_error: Callable[[str], None]
-    observe: Optional[Callable[[Optional[Head], Optional[Endpoint], int, float], None]]
+    observe: Optional[Observer]
 
 
 class Connection(socketserver.BaseRequestHandler):

@@ -72,6 +72,11 @@ class Application(Protocol):
         """The endpoint for a request whose body was not read yet; raises HttpError (key, route, method)."""
 
 
+#: Told of each answer: the head (None: it was not readable), the endpoint (None: it was not admitted), the status, and
+#: the seconds since the head was complete.
+Observer = Callable[[Optional[Head], Optional[Endpoint], int, float], None]
+
+
 def failure(status: int, message: str, headers: Tuple[Tuple[str, str], ...] = (), close: bool = False) -> Reply:
     """A Reply with the body of all failures: `success` false and the message."""
     body = json.dumps({"success": False, "message": message}).encode("ascii")

@@ -19,7 +19,7 @@ from .http_connection import Connection
 from .http_head import Head, HttpError, parse_head
 from .http_limits import Crowd, Guest, Limits
 from .http_listen import BACKLOG, listen_tcp, listen_unix
-from .http_message import Application, Endpoint, Reply, Request, failure, opening
+from .http_message import Application, Endpoint, Observer, Reply, Request, failure, opening
 from .http_threads import Workers
 from .wake import Wake
 
@@ -34,6 +34,7 @@ __all__ = [
     "HttpError",
     "HttpServer",
     "Limits",
+    "Observer",
     "Reply",
     "Request",
     "failure",
@@ -66,9 +67,7 @@ class HttpServer(http.server.ThreadingHTTPServer):
 
     `crowd` counts the connections and has the limits: give the same to two servers that share them. `log_error`
     gets a text (of several lines, for a traceback) for each fault of exeio itself, nothing for what clients do.
-    `observe` is called after each answer with the head (None: it was not readable), the endpoint (None: it was not
-    admitted), the status, and the seconds since the head was complete. `tls` may be replaced at any time; it holds for
-    new connections.
+    `observe` is called after each answer. `tls` may be replaced at any time; it holds for new connections.
     """
 
     # The class that socketserver expects has settings; these say the same as what listen_tcp does.
@@ -85,7 +84,7 @@ class HttpServer(http.server.ThreadingHTTPServer):
         unix_path: Optional[str] = None,
         tls: Optional[ssl.SSLContext] = None,
         log_error: Callable[[str], None] = _ignore,
-        observe: Optional[Callable[[Optional[Head], Optional[Endpoint], int, float], None]] = None,
+        observe: Optional[Observer] = None,
     ) -> None:
         """Listen on `host` and `port`, or only on the Unix socket `unix_path`. Raises StartupError."""
         self.application = application

@@ -157,6 +157,8 @@ class Intent:
             # Without a run, it is what a killed predecessor left that may have to end.
             return process.run is not run if run is not None else process.state is not State.ENDING
 
+        if run is not None and over():
+            return  # seen without the lock: a stop of many mostly finds so
         with self._lock:
             done = process.changed.wait_for(lambda: over() or process.stuck, self.stop_limit(process))
             if over():

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Callable, List, Optional
 
 from .errors import ExeioError, StartupError
 from .files import whole_path
-from .http_server import Application, Crowd, Endpoint, Head, HttpServer
+from .http_server import Application, Crowd, HttpServer, Observer
 from .settings import ServeOptions
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ class Listeners:
     """The servers of one exeio; they listen from its making on and answer from `start` to `stop`."""
 
     def __init__(self, options: ServeOptions, application: Application, log_error: Callable[[str], None],
-                 observe: Callable[[Optional[Head], Optional[Endpoint], int, float], None]) -> None:
+                 observe: Observer) -> None:
         """Raises StartupError, and nothing listens then."""
         self._options = options
         self.unix_path = None if options.unix_socket is None else whole_path(options.unix_socket)

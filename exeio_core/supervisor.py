@@ -198,8 +198,7 @@ class Supervisor:
         results: List[Tuple[str, Optional[ExeioError]]] = []
         for process, run in reversed(begun):  # the last to be asked is the last to end: to wait for it wakes once
             try:
-                if run is None or process.run is run:  # mostly it is over by now, which is seen without the lock
-                    self.intent.await_end(process, run)
+                self.intent.await_end(process, run)
                 results.append((process.id, not_remembered(process, "stopped", trouble)))
             except ExeioError as stuck:
                 results.append((process.id, stuck))
