@@ -155,9 +155,10 @@ class Supervisor:
         self.saver.remember_one(process, "restarted")
         self.intent.watch_for(process, run, wait_seconds)
 
-    def _begin_restart(self, id: str) -> Tuple[Process, int]:
+    def _begin_restart(self, id: str, of_all: bool = False) -> Tuple[Process, int]:
+        """Raises Conflict for one that is being removed, or NotFound where it is one of all: it is on its way out."""
         with self.machine.change() as effects:
-            process = self.intent.get(id)
+            process = self.intent.get(id, changing=not of_all)
             self.intent.settle(process)
             if process.stuck:
                 raise Conflict(f"{id!r} cannot be restarted: {process.reason}")
@@ -213,7 +214,7 @@ class Supervisor:
         for id in ids:
             with contextlib.suppress(NotFound):  # removed meanwhile
                 try:
-                    begun.append(self._begin_restart(id))
+                    begun.append(self._begin_restart(id, of_all=True))
                 except (Conflict, Unavailable) as error:
                     results[id] = error
         for process, attempt in begun:

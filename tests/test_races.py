@@ -175,6 +175,18 @@ def test_restart_all_does_not_wait_for_one_that_hangs(starting):
     assert (start.result(), everything.result()) == (200, 200)
 
 
+def test_restart_all_leaves_out_what_is_being_removed(server):
+    """It failed for it, with a 500 for all."""
+    server.sh("leaving", "trap '' TERM; echo ready; while :; do sleep 0.05; done", stop_timeout_seconds=3)
+    server.sh("other", "exec sleep 1000")
+    wait_for(lambda: "ready" in server.log("leaving"))
+    removal = Asked(server, "/remove/leaving")
+    server.wait_status("leaving", "stopping")
+    assert server.post("/restart-all") == {"success": True, "message": "1 process restarted", "results": [
+        {"id": "other", "success": True, "message": "restarted"}]}
+    assert removal.result() == 200 and [shown["id"] for shown in server.get("/list")] == ["other"]
+
+
 def test_shutdown_while_it_starts(starting):
     server, start, let_go = starting
     server.signal(signal.SIGTERM)
