@@ -79,7 +79,8 @@ def test_300_connections_that_trickle_are_closed_within_15_seconds_and_hinder_no
                 del trickling[descriptor]
         assert slowest < 1
     wait_for(lambda: status(server, "Threads") <= threads + 8, what="threads to end")
-    wait_for(lambda: status(server, "VmRSS") < memory + 6 * 1024, what="memory to come back down")
+    # The allocator keeps what threads have used for those to come: with Python 3.9 6 MB, also after four such waves.
+    wait_for(lambda: status(server, "VmRSS") < memory + 12 * 1024, what="memory to come back down")
     assert "408" not in said(server)
 
 
