@@ -4,9 +4,8 @@ The first thread spawns the child, reads its stdout and writes its stdin; the se
 before the child, so that a child never lacks a reader. The first thread outlives the child: an orphan that the
 kernel hands to exeio then always becomes a child of the main thread, where `ending` looks for it.
 
-In most cases both streams end with the child. Then the first thread looks for the exit by itself, and each thread is
-woken only once. (A stop of 500 is 500 times that at the same moment.) For the same reason the exit is mostly logged in
-one write with what follows it, by who finds that nothing is left of the run; where something is, it is logged before.
+In most cases both streams end with the child. Then the first thread looks for the exit by itself, and whichever of the
+two is the later one logs it: each thread is woken only once. (A stop of 500 is 500 times that at the same moment.)
 """
 
 from __future__ import annotations
@@ -50,7 +49,7 @@ class Owner(Protocol):
         """Take note how the main process has ended, unless that is known; it is not reaped."""
 
     def drained(self, run: Run) -> None:
-        """Take note that what the main process wrote is in the log; its exit may follow."""
+        """Take note that what the main process wrote is in the log, and its exit, too."""
 
     def ended(self, run: Run) -> None:
         """Take note that both threads of the run are about to end."""
@@ -63,10 +62,10 @@ class Run:
     """
 
     __slots__ = (
-        "_begun", "_child", "_drained", "_ends", "_err_wake", "_first", "_first_is_done", "_gone", "_lock", "_out_wake",
-        "_over", "_owner", "_second", "_second_has_begun", "_spares", "_threads", "_told_drained", "abandoned", "exit",
-        "exit_is_logged", "lingering", "log", "mark", "number", "pid", "pipes", "reaped", "remains", "spec",
-        "start_time", "started", "started_wall", "stdin", "uptime",
+        "_begun", "_child", "_drained", "_ends", "_err_wake", "_first", "_first_is_done", "_gone", "_lock", "_logged",
+        "_out_wake", "_over", "_owner", "_second", "_second_has_begun", "_spares", "_threads", "abandoned", "exit",
+        "lingering", "log", "mark", "number", "pid", "pipes", "reaped", "spec", "start_time", "started",
+        "started_wall", "stdin", "uptime",
     )
 
     def __init__(self, spec: ProcessSpec, number: int, mark: str, log: LogFile, owner: Owner) -> None:
@@ -80,8 +79,6 @@ class Run:
         self.started_wall = 0.0
         self.exit: Optional[Exit] = None
         self.uptime = 0.0
-        self.remains = False  # of the run, something was left when its main process had ended
-        self.exit_is_logged = False  # both are the machine's
         self.reaped = False
         self.lingering = False
         self.abandoned = False
@@ -104,7 +101,7 @@ class Run:
         self._out_wake: Optional[Wake] = None
         self._err_wake: Optional[Wake] = None
         self._drained: Set[bytes] = set()  # of whose pipes all that was in them at the exit is in the log
-        self._told_drained = False
+        self._logged = False  # the exit is in the log, or is just being written
         self._over = False
         self._threads = 2  # that are not done
         self._gone: Optional[threading.Event] = None  # set when both are, for who waits
@@ -163,10 +160,6 @@ class Run:
             (os.killpg if group else os.kill)(self.pid, number)
         except PermissionError:
             raise Conflict(f"exeio may not signal {self.spec.id!r}: it has become another user's process") from None
-
-    def exit_line(self) -> str:
-        """Return what the log says of the exit."""
-        return f"{self._prefix()}{self.exit} after {duration(self.uptime)}"
 
     def note_exit(self, exit: Exit, uptime: float) -> None:
         """Take note that the main process has ended after `uptime` seconds; the readers are told by `poke`."""
@@ -241,7 +234,7 @@ class Run:
         except Exception:
             sys.excepthook(*sys.exc_info())  # a bug: the run goes on without its output, and can still be ended
             with self._lock:
-                known, self._told_drained = self._told_drained, True
+                known, self._logged = self._logged, True
             if not known:
                 self._owner.drained(self)
         self._end_first()
@@ -390,12 +383,13 @@ class Run:
         return f"run {self.number} " if self.spec.periodic else ""
 
     def _note_drained(self, stream: bytes) -> None:
-        """Take note that a stream is drained; once both are and the exit is known, tell."""
+        """Take note that a stream is drained; once both are and the exit is known, log that and tell."""
         with self._lock:
             self._drained.add(stream)
-            last = len(self._drained) == 2 and self.exit is not None and not self._told_drained
-            self._told_drained = self._told_drained or last
+            last = len(self._drained) == 2 and self.exit is not None and not self._logged
+            self._logged = self._logged or last
         if last:
+            self.log.system(f"{self._prefix()}{self.exit} after {duration(self.uptime)}")
             self._owner.drained(self)
 
     def _end_thread(self) -> None:

@@ -40,9 +40,6 @@ _GROUP_POLL = 0.05
 class Owner(Protocol):
     """Who is told about ends; the machine. Called from the thread of this module, with no lock held."""
 
-    def remains(self, run: Run) -> None:
-        """Take note that something was left of the run when its leader had ended; told once, before `emptied`."""
-
     def emptied(self, run: Run) -> None:
         """Take note that nothing is left of the run but its unreaped leader."""
 
@@ -254,8 +251,6 @@ class Ender:
             self._kill_orphans(task, orphans)
         members = self._reached(task, orphans)
         if members:
-            if task.run is not None and not task.run.remains:
-                self._owner.remains(task.run)
             if task.deadline is None:
                 self._ask(task, members)
             else:

@@ -103,7 +103,7 @@ class Intent:
         busy = process.state is not State.DOWN or process.want_up
         process.want_up = process.again = process.one_off = False
         if busy and process.run is None and not process.removed:
-            self.machine.say(process, "Process stopped manually", effects)
+            effects.append(lambda: process.log.system("Process stopped manually"))
         self.machine.apply(process, Event.STOP, effects)
         return process.run
 

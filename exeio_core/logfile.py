@@ -42,7 +42,7 @@ class LogFile:
 
     __slots__ = (
         "_blocked_until", "_checked", "_closed", "_crowd", "_end", "_ended", "_fd", "_followers", "_lock", "_lost",
-        "_purged", "_reader", "_reason", "_said", "_segment", "_serial", "_streams", "_untrimmed", "address", "backups",
+        "_purged", "_reader", "_reason", "_segment", "_serial", "_streams", "_untrimmed", "address", "backups",
         "cleared", "dropped_lines", "echo", "max_bytes", "moving", "path", "view", "written_bytes", "written_lines",
     )  # fmt: skip
 
@@ -73,7 +73,6 @@ class LogFile:
         self._checked = 0.0
         self._blocked_until = 0.0
         self._untrimmed = False  # whether bytes of a torn line may stand after `_end`
-        self._said: List[str] = []  # SYSTEM lines that are still to be written; putting in and taking out need no lock
         self._lost = 0  # lines lost since the last gap line
         self._reason = ""
         self._purged = False
@@ -91,21 +90,11 @@ class LogFile:
         line = system_line(self.address, message)
         self.append([line], len(line), 1, number_of(line))
 
-    def say(self, message: str) -> None:
-        """Have a SYSTEM line appended before all that comes from now on, and before the log is read. Never waits.
-
-        For who holds a lock, and calls `settle` afterwards.
-        """
-        self._said.append(message)
-
     def append(self, parts: List[Part], size: int, lines: int, number: int) -> None:
         """Append whole lines, `size` bytes in all, with the stamp `number`; what cannot be written is counted."""
         with self._lock:
             if not self._purged:
-                if self._said:
-                    self._append_said()
-                if parts:
-                    self._append(parts, size, lines, number)
+                self._append(parts, size, lines, number)
             if self._closed:
                 self._close()
         if self._followers:
@@ -118,22 +107,13 @@ class LogFile:
                 self._open()
 
     def settle(self) -> None:
-        """Append what was said, and try to state lines that were lost, if nobody is appending."""
-        if self._said:
-            self.append([], 0, 0, 0)
-        elif self._lost and self._lock.acquire(blocking=False):
+        """Try to state lines that were lost, if there are any and nobody is appending."""
+        if self._lost and self._lock.acquire(blocking=False):
             try:
                 if self._lost and not (self._purged or self._closed):
                     self._append([], 0, 0, stamp()[2])
             finally:
                 self._lock.release()
-
-    def _append_said(self) -> None:
-        """Caller holds the lock."""
-        lines = [system_line(self.address, message) for message in list(self._said)]
-        text = b"".join(lines)
-        self._append([text], len(text), len(lines), number_of(text))
-        del self._said[: len(lines)]  # only now: who looks meanwhile waits for the lock
 
     def _append(self, parts: List[Part], size: int, lines: int, number: int) -> None:
         """Caller holds the lock."""
@@ -315,7 +295,6 @@ class LogFile:
         """Delete the log and its rotated files, for good: lines that come later are not written. Raises OSError."""
         with self._lock:
             self._purged = True
-            self._said.clear()
             self.cleared += 1
             try:
                 logfiles.delete_rotated(self.path)

@@ -92,7 +92,7 @@ class Machine:
     def cancel(self, process: Process, effects: Effects) -> None:
         """Give up the automatic restart that is due: its last run was the last. Caller holds self.lock."""
         process.failed = process.failed or process.exit is None or not lifecycle.is_success(process.spec, process.exit)
-        self.say(process, "no restart: auto_restart was switched off", effects)
+        self._say(process, "no restart: auto_restart was switched off", effects)
         self.apply(process, Event.STOP, effects)
 
     def announce(self, process: Process, event: Optional[Event] = None, gone: bool = False) -> None:
@@ -182,8 +182,9 @@ class Machine:
             process.run_count = run.number
             process.last_run = run.started_wall
             process.exit = process.reason = process.due = None
-            process.failed = process.provisional = False
-            process.settled = process.attempts
+            process.failed = False
+            process.provisional = False
+            self._settle(process)
             self.apply(process, Event.SPAWNED, effects)
             if self.closing or process.removed or not (process.want_up or process.one_off):
                 self.apply(process, Event.STOP, effects)
@@ -202,7 +203,7 @@ class Machine:
             process.reason, process.due = error.message, None
             process.refusals[process.attempts] = error
             process.refusals.pop(process.attempts - _REFUSALS, None)
-            process.settled = process.attempts
+            self._settle(process)
             wanted = process.want_up and not (self.closing or process.removed)
             event = Event.REFUSED
             if wanted and (process.automatic or process.one_off):
@@ -215,7 +216,7 @@ class Machine:
                 if event is Event.REFUSED:
                     self._tell_over(process, None, effects)
             if not process.provisional:
-                self.say(process, f"could not start: {error.message}", effects)
+                self._say(process, f"could not start: {error.message}", effects)
             process.one_off = False
             self.apply(process, event, effects)
 
@@ -224,8 +225,6 @@ class Machine:
         with self.change() as effects:
             process = self._of_run[run]
             process.drained = True
-            if run.remains:
-                self._say_exit(process, run, effects)
             self._finish_run(process, effects)
 
     def ended(self, run: Run) -> None:
@@ -259,8 +258,8 @@ class Machine:
                 elif process.state is State.UP and process.run_deadline == when:
                     process.run_deadline = None
                     process.timed_out = True
-                    self.say(process, f"run {process.run_count} is stopped: it took longer than run_timeout_seconds "
-                                      f"({process.spec.run_timeout_seconds:g})", effects)
+                    self._say(process, f"run {process.run_count} is stopped: it took longer than run_timeout_seconds "
+                                       f"({process.spec.run_timeout_seconds:g})", effects)
                     self.apply(process, Event.TIMEOUT, effects)
             if not self._timers:
                 return None
@@ -274,19 +273,11 @@ class Machine:
             assert process.spec.period_seconds is not None
             late = int((now - when) // process.spec.period_seconds)  # after a suspend, say
             if late:
-                self.say(process, f"skipped {late} run{'s' * (late > 1)}: their time had passed", effects)
+                self._say(process, f"skipped {late} run{'s' * (late > 1)}: their time had passed", effects)
             process.last_tick = when + late * process.spec.period_seconds
         self.apply(process, Event.DUE, effects)
 
     # From the ender.
-
-    def remains(self, run: Run) -> None:
-        """Something is left of the run, so that its end may take a while: the exit is told before it."""
-        with self.change() as effects:
-            run.remains = True
-            process = self._of_run[run]
-            if process.drained:
-                self._say_exit(process, run, effects)
 
     def emptied(self, run: Run) -> None:
         """Nothing is left of the run but its unreaped leader."""
@@ -302,7 +293,7 @@ class Machine:
             listed = ", ".join(map(str, pids)) or str(run.pid)
             text = f"still there after SIGKILL: pid {listed} (in uninterruptible sleep, or another user's?)"
             if not process.stuck:
-                self.say(process, text, effects)
+                self._say(process, text, effects)
                 effects.append(lambda: self._report(f"{process.id}: {text}"))
             process.stuck = True
             process.reason = text
@@ -323,7 +314,6 @@ class Machine:
         effects.append(lambda: self._runstate_exited(run))
         if process.spec.periodic:
             self._record(process, run)
-        self._say_exit(process, run, effects)
         event = self._what_next(process, run, effects)
         run.finish(run.spec.kill_mode == "process")
         process.one_off = False
@@ -344,7 +334,7 @@ class Machine:
         if not process.want_up:
             process.reason = None
             if not process.one_off:
-                self.say(process, "Process stopped manually", effects)
+                self._say(process, "Process stopped manually", effects)
             return Event.DONE
         if process.again:
             process.again = False
@@ -365,11 +355,11 @@ class Machine:
         process.automatic = True
         if verdict.event in (Event.LATER, Event.DEFERRED):
             process.due = clock() + verdict.delay
-            self.say(process, f"restarting in {lifecycle.duration(verdict.delay)}", effects)
+            self._say(process, f"restarting in {lifecycle.duration(verdict.delay)}", effects)
         elif verdict.event is Event.AGAIN:
-            self.say(process, "restarting", effects)
+            self._say(process, "restarting", effects)
         elif verdict.failed and verdict.reason and process.spec.auto_restart:  # it gave up
-            self.say(process, verdict.reason, effects)
+            self._say(process, verdict.reason, effects)
         return verdict.event
 
     def _next_period(self, process: Process, effects: Effects) -> Event:
@@ -378,7 +368,7 @@ class Machine:
         process.due, missed = lifecycle.next_tick(process.first_tick, process.spec.period_seconds, clock(),
                                                   process.last_tick)
         if missed:
-            self.say(process, f"skipped {missed} run{'s' * (missed > 1)}: the one before took too long", effects)
+            self._say(process, f"skipped {missed} run{'s' * (missed > 1)}: the one before took too long", effects)
             process.last_tick += missed * process.spec.period_seconds
         return Event.LATER
 
@@ -390,20 +380,16 @@ class Machine:
             "exit_code": run.exit.code, "exit_signal": run.exit.signal_name, "timed_out": process.timed_out})
 
     def _tell_over(self, process: Process, exit: Optional[Exit], effects: Effects) -> None:
-        if (over := self.over) is not None:
+        over = self.over
+        if over is not None:
             effects.append(lambda: over(process.id, exit))
 
-    def say(self, process: Process, message: str, effects: Effects) -> None:
-        """Say it in the log, where it is seen as soon as the change is; lines of one change are one write."""
-        process.log.say(message)
-        if not effects or effects[-1] != process.log.settle:
-            effects.append(process.log.settle)
+    def _settle(self, process: Process) -> None:
+        """An attempt to start has succeeded or failed. Caller holds self.lock."""
+        process.settled = process.attempts
 
-    def _say_exit(self, process: Process, run: Run, effects: Effects) -> None:
-        """Caller holds self.lock."""
-        if not run.exit_is_logged and run.exit is not None:  # None: where a bug has ended its first thread
-            run.exit_is_logged = True
-            self.say(process, run.exit_line(), effects)
+    def _say(self, process: Process, message: str, effects: Effects) -> None:
+        effects.append(lambda: process.log.system(message))
 
     def _runstate_exited(self, run: Run) -> None:
         with contextlib.suppress(OSError):  # a line too many only makes the next exeio look for what is not there

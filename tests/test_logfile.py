@@ -739,68 +739,6 @@ def test_purge_leaves_nothing_and_nothing_comes_back(tmp_path):
     again.close()
 
 
-@pytest.mark.parametrize("look", [
-    lambda log: log.page(LogQuery())["logs"][::-1], lambda log: b"".join(log.raw_tail()).decode().splitlines(),
-    lambda log: [text for _, text in log.follow(LogQuery()).read(0)[0]],
-], ids=["page", "raw", "follow"])
-def test_what_was_said_is_there_for_who_looks(tmp_path, look):
-    """Though nobody has written it yet."""
-    log = make(tmp_path / "a.log")
-    log.say("one")
-    log.say("two")
-    assert not os.listdir(tmp_path), "who says it must not wait for a file"
-    assert [line.split(": ", 1)[1] for line in look(log)] == ["one", "two"]
-    assert log.written_lines == 2
-    log.close()
-
-
-def test_what_was_said_stands_before_what_comes_later_and_is_lost_as_other_lines_are(tmp_path):
-    log = make(tmp_path / "a.log")
-    log.say("one")
-    log.stream(b"STDOUT").feed(b"two\n")
-    log.say("three")
-    log.settle()
-    log.settle()
-    assert texts(log.path) == [b"one", b"two", b"three"]
-    log.close()
-    folder = tmp_path / "none"
-    folder.touch()  # it is no folder yet
-    full = make(folder / "b.log")
-    full.say("lost")
-    full.settle()
-    assert full.dropped_lines == 1
-    folder.unlink()
-    folder.mkdir()
-    full.say("kept")
-    full.settle()
-    assert [text.partition(b" lost: ")[0] for text in texts(full.path)] == [b"1 line", b"kept"]
-    full.say("of a file that is gone")
-    full.purge()
-    full.settle()
-    assert not os.listdir(folder)
-    full.close()
-
-
-def test_what_many_say_at_once_is_written_once(tmp_path):
-    log = make(tmp_path / "a.log")
-
-    def say(name):
-        for number in range(500):
-            log.say(f"{name} {number}")
-            log.settle()
-    threads = [threading.Thread(target=say, args=(name,)) for name in "abcd"]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(30)
-    found = texts(log.path)
-    for name in "abcd":
-        assert [text for text in found if text.startswith(name.encode())] == [b"%s %d" % (name.encode(), i)
-                                                                             for i in range(500)]
-    assert len(found) == 2000
-    log.close()
-
-
 def test_a_closed_log_is_opened_again_and_its_index_still_holds(tmp_path):
     log = make(tmp_path / "a.log")
     log.system("one")
