@@ -159,6 +159,8 @@ class Supervisor:
         """Raises Conflict for one that is being removed, or NotFound where it is one of all: it is on its way out."""
         with self.machine.change() as effects:
             process = self.intent.get(id, changing=not of_all)
+            if process.removed:
+                raise NotFound(f"{id!r} is being removed")
             self.intent.settle(process)
             if process.stuck:
                 raise Conflict(f"{id!r} cannot be restarted: {process.reason}")
