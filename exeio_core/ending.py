@@ -27,7 +27,7 @@ from .wake import Wake
 
 #: Seconds that SIGKILL may take before it is called an error; what is in uninterruptible sleep outlives it.
 KILL_LIMIT = 5.0
-#: Runs that are sent their stop signal in one pass (a stop of 500: 167 ms with 64, 183 with 16, 204 all in one).
+#: Runs that are sent their stop signal in one pass (a stop of 500: 167 ms with 64, 183 with 16).
 _AT_ONCE = 64
 #: Seconds until one that has not ended is looked at once more: something may have left its group at the first look.
 _SECOND_LOOK = 0.1
