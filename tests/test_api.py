@@ -578,8 +578,13 @@ def test_an_update_of_a_period_keeps_the_schedule_going(api, id):
     assert api.post(f"/update/{id}", {"period_seconds": 0.2})["restarted"] is False
     wait_for(lambda: api.get(f"/status/{id}")["run_count"] >= 3)
     api.post(f"/update/{id}", {"period_seconds": 3600})
-    api.wait_status(id, "waiting")
-    count = api.get(f"/status/{id}")["run_count"]
+
+    def waiting():
+        """The process between two runs; one that is being started is listed as waiting, too."""
+        shown = api.get(f"/status/{id}")
+        return shown if (shown["status"], shown["status_reason"]) == ("waiting", None) else None
+
+    count = wait_for(waiting)["run_count"]
     api.post(f"/run/{id}")
     wait_for(lambda: api.get(f"/status/{id}")["run_count"] == count + 1)
 
@@ -942,7 +947,7 @@ def test_pages_of_a_log(api, id):
     assert (page["total_lines"], page["total_pages"]) == (9, 3), "with one line for the start and one for the exit"
     assert [line.split("] ")[1] for line in page["logs"][1:]] == [f"STDOUT: line {i}" for i in (7, 6, 5)]
     assert re.fullmatch(r"\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\] SYSTEM 127\.0\.0\.1:\d+: exited with code 0 after "
-                        r"0\.\d{3} s", page["logs"][0])
+                        r"\d+\.\d{3} s", page["logs"][0])
     assert [line.split("] ")[1] for line in api.get(f"/logs/{id}?page=2&page_size=4")["logs"]] == [
         f"STDOUT: line {i}" for i in (4, 3, 2, 1)]
     last = api.get(f"/logs/{id}?page=3&page_size=4")["logs"]
@@ -1058,13 +1063,13 @@ def test_all_at_once_where_one_fails(server, tmp_path):
 def test_all_at_once_is_in_parallel(server):
     """Six that each take their whole grace take it together."""
     for number in range(6):
-        server.sh(f"slow{number}", "trap '' TERM; echo ready; while :; do sleep 0.05; done", stop_timeout_seconds=0.6)
+        server.sh(f"slow{number}", "trap '' TERM; echo ready; while :; do sleep 0.05; done", stop_timeout_seconds=1.5)
     wait_for(lambda: all("ready" in server.log(f"slow{number}") for number in range(6)))
     begun = os.times().elapsed
     server.post("/restart-all")
-    assert os.times().elapsed - begun < 2.4
+    assert os.times().elapsed - begun < 6, "one by one it is 9"
     server.post("/stop-all")
-    assert os.times().elapsed - begun < 4.8
+    assert os.times().elapsed - begun < 12, "one by one it is 18"
 
 
 # /reload

@@ -134,6 +134,7 @@ def test_the_groups_of_a_user(server):
     server.add("own", "sleep", "1000", user=account.pw_name, working_dir="/")
     pid = server.get("/status/own")["pid"]
     fields = check_birth(server, "own")
+    wait_for(Path(f"/proc/{pid}/environ").read_bytes, what="its exec to be over")
     assert {int(one) for one in fields["Groups"].split()} == set(os.getgrouplist(account.pw_name, account.pw_gid))
     assert set(fields["Uid"].split()) == {str(account.pw_uid)} and set(fields["Gid"].split()) == {str(account.pw_gid)}
     environment = dict(one.split(b"=", 1) for one in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0") if one)

@@ -493,7 +493,7 @@ def test_following_what_cannot_be_followed_fails_at_once(exeio, fake):
 
 
 def test_a_silent_stream_is_asked_for_anew(exeio, fake, monkeypatch):
-    monkeypatch.setattr(client_module, "IDLE_SECONDS", 0.1)
+    monkeypatch.setattr(client_module, "IDLE_SECONDS", 2.0)  # the answer must come in that time, too
     asked = []
     done = threading.Event()
 

@@ -402,9 +402,11 @@ def test_on_a_real_supervisor(server, capsys, monkeypatch, tmp_path):
          "save_for_next_run": True, "stopped": number == 3} for number in (1, 2, 3)])
     assert done("add", "-f", path).count("added and started\n") == 2
     done("wait", "web-1", "web-2", "--for", "running", "--timeout", "10")
-    done("wait", "web-3", "--for", "manually_stopped", "--timeout", "0")
+    # Not 0, which is no patience with a slow answer, either.
+    done("wait", "web-3", "--for", "manually_stopped", "--timeout", "10")
     done("input", "web-1", "one")
     wait_for(lambda: "got one" in done("logs", "web-1"))
+    wait_for(lambda: "STDOUT: on\n" in done("logs", "web-2"))
     lines = done("logs", "web-*", "--stream", "stdout").splitlines()
     assert sorted(line.split("STDOUT: ")[1] for line in lines) == ["got one", "on", "on"]
     assert {line.split(" ")[0] for line in lines} == {"[web-1]", "[web-2]"}
@@ -417,7 +419,7 @@ def test_on_a_real_supervisor(server, capsys, monkeypatch, tmp_path):
     assert json.loads(done("config", "web-4", "--secrets"))["env"] == {"NUMBER": "1", "MORE": "1"}
 
     assert done("stop", "web-*").count(" stopped\n") == 4
-    done("wait", "web-*", "--for", "ended", "--timeout", "0")
+    done("wait", "web-*", "--for", "ended", "--timeout", "10")
     assert done("remove", "web-[1-4]").count(" removed\n") == 4
     assert done("list") == ""
 

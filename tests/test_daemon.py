@@ -122,7 +122,8 @@ def test_exeio_ends_with_a_process_and_its_exit_code():
         server.start()
         server.sh("other", "exit 4")
         server.wait_status("other", "failed")
-        server.sh("side", "trap 'echo bye; exit' TERM; while :; do sleep 0.02; done")
+        server.sh("side", "trap 'echo bye; exit' TERM; echo ready; while :; do sleep 0.02; done")
+        wait_for(lambda: "ready" in server.log("side"))
         server.sh("main", "exit 3")
         assert server.process.wait(10) == 3
         assert "STDOUT: bye" in server.log("side"), "the others are stopped as at any shutdown"

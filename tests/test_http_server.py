@@ -96,7 +96,9 @@ def serve():
     for server in made:
         assert server.stop(5)
         assert server.log == []
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("exeio-http")]
+    # One that has let go of its connection may still be on its way out.
+    wait_for(lambda: not [thread for thread in threading.enumerate() if thread.name.startswith("exeio-http")], 5,
+             "no thread of a server to be left")
 
 
 def connections():
@@ -276,7 +278,7 @@ def test_continue_is_said_only_to_the_admitted(serve):
 
 
 def test_a_head_has_a_deadline_as_a_whole(serve):
-    server = serve(limits=Limits(head_seconds=0.4))
+    server = serve(limits=Limits(head_seconds=2))
     with Client(server) as quiet, Client(server) as slow:
         begin = time.monotonic()
         for byte in get(b"/info", b"X: y\r\n" * 50):
@@ -284,14 +286,14 @@ def test_a_head_has_a_deadline_as_a_whole(serve):
                 break
             slow.send(bytes([byte]))
         assert slow.answer()[0] == 408
-        assert 0.3 < time.monotonic() - begin < 2
+        assert 0.5 < time.monotonic() - begin < 8
         assert quiet.closed()  # it has said nothing, and is told nothing
         slow.sock.shutdown(socket.SHUT_WR)
         assert slow.closed()
     with Client(server) as client:  # the deadline counts from the first byte of each head
-        for _ in range(3):
+        for _ in range(4):  # together they are longer than one deadline
             assert client.ask(get(b"/info"))[0] == 200
-            time.sleep(0.2)
+            time.sleep(0.7)
 
 
 def test_a_body_has_a_deadline_as_a_whole(serve):
@@ -306,10 +308,10 @@ def test_a_body_has_a_deadline_as_a_whole(serve):
 
 def test_an_idle_connection_ends_quietly(serve):
     with Client(serve(limits=Limits(idle_seconds=0.2))) as client:
+        begin = time.monotonic()  # before the answer, with which the idle time begins
         assert client.ask(get(b"/info"))[0] == 200
-        begin = time.monotonic()
         assert client.closed()
-        assert 0.1 < time.monotonic() - begin < 2
+        assert 0.1 <= time.monotonic() - begin < 10
 
 
 def test_a_client_that_does_not_read_is_left(serve):
@@ -330,23 +332,24 @@ def test_two_hundred_clients_that_vanish(serve):
             # Closing with something unread resets the connection.
     wait_for(lambda: not server.crowd._present, 5)
     assert server.log == []
-    assert connections() <= http_threads.WAITING
+    # One that ends since enough others wait is still counted for a moment.
+    wait_for(lambda: connections() <= http_threads.WAITING, 5)
 
 
 def test_300_connections_that_trickle(serve):
-    server = serve(limits=Limits(head_seconds=1.5, linger_seconds=0.3))
+    server = serve(limits=Limits(head_seconds=4, linger_seconds=0.3))
     before = connections()
     with contextlib.ExitStack() as stack:
         slow = [stack.enter_context(Client(server)).send(b"G") for _ in range(300)]
         began = time.monotonic()
         with Client(server) as client:
             assert client.ask(get(b"/info"))[0] == 200
-            assert time.monotonic() - began < 1
+            assert time.monotonic() - began < 3  # it does not wait for a deadline of others
         # Those that were turned out need a moment to end.
         wait_for(lambda: connections() <= 256 + http_threads.WAITING, 5)
         waiting = {client.sock.fileno(): client for client in slow}
         while waiting:
-            assert time.monotonic() < began + 5
+            assert time.monotonic() < began + 15
             poll = select.poll()
             for descriptor in waiting:
                 poll.register(descriptor, select.POLLIN)
@@ -438,7 +441,7 @@ def test_if_all_are_busy_a_new_one_is_refused(serve, gate):
 
 def test_one_that_does_not_read_makes_room_in_the_end(serve):
     large = Reply(200, b"x" * 20_000_000)
-    server = serve(Fake(large=Endpoint(lambda _: large)), Limits(connections=2, stall_seconds=0.3))
+    server = serve(Fake(large=Endpoint(lambda _: large)), Limits(connections=2, stall_seconds=60))
     with Client(server) as one, Client(server) as two:
         for client in (one, two):
             client.send(get(b"/large", KEY))
@@ -446,6 +449,7 @@ def test_one_that_does_not_read_makes_room_in_the_end(serve):
         wait_for(lambda: len(server.crowd._stalled) == 2, 5)
         with Client(server) as third:
             assert third.answer()[0] == 503
+        server.crowd.limits = Limits(connections=2, stall_seconds=0.3)
         wait_for(functools.partial(answered, server.server_address), 5)
         assert len(server.crowd._stalled) == 1
 
@@ -721,8 +725,8 @@ def test_a_stream_that_breaks_off_is_not_completed(serve):
 
 def test_followers_are_counted_apart_and_may_idle(serve):
     stream = Stream()
-    limits = Limits(connections=1, followers=1, idle_seconds=0.1, head_seconds=0.1, body_seconds=0.1,
-    write_seconds=0.1)
+    # Not head_seconds: a busy machine may take longer than that for a head.
+    limits = Limits(connections=1, followers=1, idle_seconds=0.1, body_seconds=0.1, write_seconds=0.1)
     server = serve(streaming(stream), limits)
     with Client(server) as follower:
         follower.send(get(b"/stream", KEY)).answer()
@@ -781,7 +785,7 @@ def test_stop_is_bounded(serve, gate):
         assert gate.entered.acquire(timeout=5)
         began = time.monotonic()
         assert server.stop(0.1) is False
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 8
         assert client.closed()
         gate.set()
 
@@ -946,7 +950,7 @@ def test_two_servers_share_their_limits(serve, folder, gate):
         assert gate.entered.acquire(timeout=5)
         with Client(tcp) as other:
             assert other.answer()[0] == 503
-        assert tcp.stop(0)  # that of the other server is not its own
+        assert tcp.stop(5)  # that of the other server is not its own
         gate.set()
         assert client.answer()[0] == 200
         assert client.ask(get(b"/info"))[0] == 200
@@ -1011,7 +1015,7 @@ def test_tls(serve, certificates):
 
 def test_tls_hurts_nobody(serve, certificates):
     (cert, key), _ = certificates
-    server = serve(tls=make_context(cert, key), limits=Limits(head_seconds=0.5, linger_seconds=0.5))
+    server = serve(tls=make_context(cert, key), limits=Limits(head_seconds=3, linger_seconds=0.5))
     with Client(server) as quiet, Client(server) as stalled, Client(server) as odd, Client(server) as plain:
         stalled.send(b"\x16\x03\x01\x00\xf8\x01\x00")
         odd.send(b"\x16" + b"G" * 100)

@@ -212,7 +212,7 @@ def test_no_number_of_refused_keys_keeps_the_right_one_out(servers):
             wait_for(lambda so_far=count: len(refused) >= so_far)
             began = time.monotonic()
             assert server.get("/list") == []
-            assert time.monotonic() - began < 2
+            assert time.monotonic() - began < 10
     finally:
         over.set()
         for thread in threads:

@@ -40,7 +40,7 @@ def test_a_restart_without_descriptors_is_tried_again(server):
     """It is in backoff with the reason, the other goes on, nobody is left over, and it comes back by itself."""
     server.sh("other", "while read line; do echo got $line; done")
     server.sh("web", "exec sleep 1000", auto_restart=True, min_uptime_seconds=3600,
-              restart_delay_seconds=0.5, restart_delay_max_seconds=0.5)
+              restart_delay_seconds=2.5, restart_delay_max_seconds=2.5)
     first = server.get("/status/web")["pid"]
     os.kill(first, signal.SIGKILL)
     shown = server.wait_status("web", "backoff")  # what its run had is free by now

@@ -65,7 +65,7 @@ def test_it_is_what_the_views_are(machine, listing):
         views = [machine.processes[id].view() for id in "abc"]
     uptimes = [one.pop("uptime_seconds") for one in views]
     assert [list(one) for one in got] == [[*one, "uptime_seconds"] for one in views], "also in this order"
-    assert uptimes[0] is None and 0 <= uptimes[1] - got[1].pop("uptime_seconds") < 1
+    assert uptimes[0] is None and 0 <= uptimes[1] - got[1].pop("uptime_seconds") < 30
     for one in (got[0], got[2]):
         assert one.pop("uptime_seconds") is None
     assert got == views
@@ -246,6 +246,8 @@ def test_proc_is_read_once_a_second_at_most(monkeypatch):
         return {run: [] for run in runs}
 
     monkeypatch.setattr(sampler, "_trees", trees)
+    assert usage.SAMPLE_SECONDS == 1
+    monkeypatch.setattr(usage, "SAMPLE_SECONDS", 100)  # a busy machine may take a second for these rounds
     end = time.monotonic() + 0.5
     while time.monotonic() < end:
         listing.body()

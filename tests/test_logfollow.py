@@ -69,8 +69,8 @@ def test_waiting_ends_when_a_line_comes(tmp_path):
     log.system("one")
     follower = log.follow(LogQuery())
     follower.read(1)
-    threading.Timer(0.2, log.system, ["two"]).start()
     start = time.monotonic()
+    threading.Timer(0.2, log.system, ["two"]).start()
     lines, _ = follower.read(30)
     assert lines[0][1].endswith("two")
     assert 0.1 < time.monotonic() - start < 5

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 import pytest
-from support import GLIBC_SIGNALS, NOT_HERE, Server, count_threads, room_for_one, wait_for
+from support import GLIBC_SIGNALS, NOT_HERE, Server, room_for_one, wait_for
 
 from exeio_core import birth, ending, intent, proctree
 from exeio_core.child import Run
@@ -152,7 +152,7 @@ def pid_of(server, id):
     """The pid as listed; its exec is over, so that what /proc tells is about the program."""
     def settled():
         with contextlib.suppress(OSError):
-            return Path(f"/proc/{pid}/cmdline").read_bytes() or gone(pid)
+            return Path(f"/proc/{pid}/environ").read_bytes() or gone(pid)  # the last that an exec puts in place
         return True
 
     pid = server.get(f"/status/{id}")["pid"]
@@ -202,11 +202,11 @@ def at_once(*calls):
 @pytest.mark.parametrize("more", [{}, {"auto_restart": True, "restart_delay_seconds": 60}], ids=["once", "again"])
 def test_an_exit_is_seen_at_once_though_the_pipe_stays_open(shared, id, more):
     """What holds it ignores SIGTERM, so that the time between exit and end can be looked at."""
-    shared.sh(id, "trap '' TERM; sleep 99 & exit 0", stop_timeout_seconds=4, **more)
-    shown = wait_for(lambda: [one for one in [shared.get(f"/status/{id}")] if one["exit_code"] is not None], 3)[0]
+    shared.sh(id, "trap '' TERM; sleep 99 & exit 0", stop_timeout_seconds=30, **more)
+    shown = wait_for(lambda: [one for one in [shared.get(f"/status/{id}")] if one["exit_code"] is not None])[0]
     assert (shown["status"], shown["is_running"], shown["pid"], shown["exit_code"]) == ("stopping", False, None, 0)
     # What is in the middle of an exec shows no environment.
-    [sleeper] = wait_for(lambda: members(shared, id), 3, "the sleep")
+    [sleeper] = wait_for(lambda: members(shared, id), what="the sleep")
     os.kill(sleeper, signal.SIGKILL)
     shared.wait_status(id, "stopped", "backoff")
     assert members(shared, id) == [], "what it left behind has ended before anything else goes on"
@@ -219,7 +219,7 @@ def test_an_exit_is_seen_at_once_though_it_closed_its_output_itself(shared, id):
     wait_for(lambda: not os.path.exists(f"/proc/{pid}/fd/1"))
     assert shared.get(f"/status/{id}")["status"] == "running", "the end of its output is not its end"
     os.kill(pid, signal.SIGKILL)
-    wait_for(lambda: shared.get(f"/status/{id}")["status"] == "failed", 2)
+    wait_for(lambda: shared.get(f"/status/{id}")["status"] == "failed")
 
 
 @pytest.mark.parametrize("more", [
@@ -229,8 +229,8 @@ def test_what_has_ended_is_never_listed_as_running(shared, id, more):
     shared.sh(id, LONG, **more)
     pid = pid_of(shared, id)
     os.kill(pid, signal.SIGKILL)
-    wait_for(lambda: gone(pid), 1)
-    wait_for(lambda: pid_of(shared, id) != pid, 2, "the pid as listed")
+    wait_for(lambda: gone(pid))
+    wait_for(lambda: pid_of(shared, id) != pid, what="the pid as listed")
     for _ in range(30):
         shown = shared.get(f"/status/{id}")
         assert shown["pid"] != pid
@@ -324,11 +324,18 @@ def test_output_never_comes_before_the_start_in_the_log(tmp_path):
 
 def test_the_exit_comes_after_the_output_also_when_a_leftover_goes_on_writing(shared, id):
     shared.sh(id, "trap '' TERM; echo one; (while :; do echo noise; sleep 0.01; done) & echo two >&2; exit 0",
-              stop_timeout_seconds=0.5)
+              stop_timeout_seconds=30)
+
+    def before():
+        lines = lines_of(shared, id)
+        end = next((place for place, line in enumerate(lines) if line.startswith("exited")), len(lines))
+        return lines[end + 1 :].count("noise") > 3 and lines[:end]
+    found = wait_for(before, what="what the leftover writes after the exit")
+    for pid in members(shared, id):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
     shared.wait_status(id, "stopped")
-    lines = lines_of(shared, id)
-    end = next(place for place, line in enumerate(lines) if line.startswith("exited"))
-    assert {"one", "two"} <= set(lines[:end]) and lines[end + 1 :].count("noise") > 3
+    assert {"one", "two"} <= set(found)
 
 
 def test_exit_codes_and_signals_as_logged(shared, id):
@@ -365,10 +372,10 @@ def test_what_is_in_the_middle_of_an_exec_is_not_taken_for_nobodys(monkeypatch):
     try:
         wait_for(lambda: all(read(f"/proc/{one.pid}/cmdline").startswith(b"sleep") for one in (child, bare)))
         monkeypatch.setattr(proctree, "_read", in_exec)
+        monkeypatch.setattr(proctree, "_EXEC_SECONDS", 30)
         assert proctree.marks(child.pid) == ["outer/a/1", "inner/b/2"]
         assert len(looks) >= 20
         monkeypatch.setattr(proctree, "_read", read)
-        monkeypatch.setattr(proctree, "_EXEC_SECONDS", 30)
         begun = time.monotonic()
         assert proctree.marks(bare.pid) == []
         assert time.monotonic() - begun < 15, "none is not waited for as long"
@@ -379,7 +386,7 @@ def test_what_is_in_the_middle_of_an_exec_is_not_taken_for_nobodys(monkeypatch):
     begun = time.monotonic()
     for pid in pids():  # threads of the kernel, and whatever else there is
         proctree.marks(pid)
-    assert proctree.marks(child.pid) == [] and time.monotonic() - begun < 3
+    assert proctree.marks(child.pid) == [] and time.monotonic() - begun < 15
 
 
 # Stop
@@ -403,11 +410,11 @@ def test_a_stop_ends_the_whole_tree(shared, id):
 
 
 def test_what_ignores_the_stop_signal_takes_its_grace_and_delays_nobody(shared, id):
-    shared.sh(id, DEAF, stop_timeout_seconds=2.5)
+    shared.sh(id, DEAF, stop_timeout_seconds=5)
     wait_for(lambda: "ready" in shared.log(id))
     begun = time.monotonic()
     stopping = in_thread(shared.post, f"/stop/{id}")
-    shared.wait_status(id, "stopping", deadline_seconds=2)
+    shared.wait_status(id, "stopping")
     times = []
     while not stopping.over():
         asked = time.monotonic()
@@ -415,8 +422,8 @@ def test_what_ignores_the_stop_signal_takes_its_grace_and_delays_nobody(shared, 
         times.append(time.monotonic() - asked)
         assert shown["is_running"] is (shown["pid"] is not None)
     took = time.monotonic() - begun
-    assert stopping()["success"] and 2.5 <= took < 10
-    assert len(times) > 10 and sorted(times)[len(times) // 2] < 1, "nobody waits for the stop"
+    assert stopping()["success"] and 5 <= took < 20
+    assert len(times) > 3 and sorted(times)[len(times) // 2] < 1, "nobody waits for the stop"
     shown = shared.get(f"/status/{id}")
     assert (shown["status"], shown["exit_signal"]) == ("manually_stopped", "SIGKILL")
     assert members(shared, id) == []
@@ -455,10 +462,10 @@ def test_kill_mode_process_leaves_the_others_alone(shared, id):
     wait_for(lambda: "later" in lines_of(shared, id, "STDOUT"), what="its output, which is still logged")
     shared.post(f"/start/{id}")
     assert shared.get(f"/status/{id}")["status"] == "running"
-    for pid in members(shared, id):
-        if pid != pid_of(shared, id):
-            with contextlib.suppress(ProcessLookupError):  # it was just about to end
-                os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: lines_of(shared, id, "STDOUT").count("later") == 2)
+    main = pid_of(shared, id)
+    for pid in wait_for(lambda: [one for one in [set(members(shared, id)) - {main}] if len(one) == 2])[0]:
+        os.kill(pid, signal.SIGKILL)
 
 
 def groups(server, id):
@@ -501,15 +508,15 @@ def test_rapid_exits_are_restarted_later_and_later(shared, id):
     shown = shared.wait_status(id, "failed")
     assert (shown["restarts"], shown["run_count"], shown["is_running"]) == (4, 5, False)
     assert shown["status_reason"].startswith("gave up after 4 automatic restarts in a row without a good run: exited")
+    wait_for(lambda: lines_of(shared, id, "SYSTEM")[-1] == shown["status_reason"])
     begun = [float(line) for line in lines_of(shared, id, "STDOUT")]
     pauses = [later - earlier for earlier, later in zip(begun, begun[1:])]
     said = [float(re.fullmatch(r"restarting in (\d\.\d+) s", line)[1]) for line in lines_of(shared, id, "SYSTEM")
             if line.startswith("restarting")]
     for pause, delay, wanted in zip(pauses, said, (0.1, 0.2, 0.3, 0.3)):
         assert wanted * 0.9 - 0.001 <= delay <= wanted * 1.1 + 0.001
-        assert delay - 0.002 <= pause < delay + 1
+        assert delay - 0.002 <= pause < delay + 5
     assert len(said) == len(pauses) == 4
-    wait_for(lambda: lines_of(shared, id, "SYSTEM")[-1] == shown["status_reason"])
 
 
 def test_a_start_by_request_begins_the_count_of_restarts_anew(shared, id):
@@ -560,8 +567,8 @@ def test_an_automatic_start_that_fails_is_tried_again(shared, id, tmp_path):
     script.rename(tmp_path / "away")
     os.kill(pid, signal.SIGKILL)
     wait_for(lambda: "could not start: command" in shared.log(id))
-    shown = shared.wait_status(id, "backoff")
-    assert "No such file or directory" in shown["status_reason"]
+    # While an attempt is under way, the reason is that.
+    wait_for(lambda: "No such file or directory" in (shared.wait_status(id, "backoff")["status_reason"] or ""))
     (tmp_path / "away").rename(script)
     shared.wait_status(id, "running")
 
@@ -573,7 +580,7 @@ def another_one_restarts(server, id, **more):
 
 
 def test_what_was_stopped_during_its_backoff_stays_stopped(shared, id):
-    delay = {"restart_delay_seconds": 0.3, "restart_delay_max_seconds": 0.3}
+    delay = {"restart_delay_seconds": 3, "restart_delay_max_seconds": 3}
     shared.sh(id, "exit 3", auto_restart=True, **delay)
     shared.wait_status(id, "backoff")
     shared.post(f"/stop/{id}")
@@ -590,8 +597,9 @@ def test_what_was_removed_during_its_backoff_never_comes_back(shared, id):
     shared.sh(id, f"echo run >> {flag}; exit 3", auto_restart=True, restart_delay_seconds=0.2)
     shared.wait_status(id, "backoff")
     shared.post(f"/remove/{id}")
+    runs = flag.read_text()
     another_one_restarts(shared, id + "x", restart_delay_seconds=0.2)
-    assert flag.read_text() == "run\n"
+    assert flag.read_text() == runs
 
 
 def test_what_was_stopped_while_it_ran_is_not_restarted(shared, id):
@@ -674,7 +682,8 @@ def test_a_child_leads_its_own_session_and_has_nothing_of_exeios(through):
     server.add("web", "sleep", "600")
     pid = pid_of(server, "web")
     assert stat(pid)[1:] == (server.pid, pid, pid), "parent, group, session"
-    assert sorted(os.listdir(f"/proc/{pid}/fd")) == ["0", "1", "2"]
+    # The loader of libraries has one open for a moment.
+    wait_for(lambda: sorted(os.listdir(f"/proc/{pid}/fd")) == ["0", "1", "2"], what="no other descriptor")
     status = status_of(pid)
     assert [int(status[name], 16) & ~GLIBC_SIGNALS for name in ("SigIgn", "SigBlk", "SigCgt")] == [0, 0, 0]
     flags = re.search(r"flags:\s+0?(\d+)", Path(f"/proc/{pid}/fdinfo/0").read_text())[1]
@@ -817,12 +826,12 @@ def moments(shown):
 
 
 def test_a_schedule_keeps_its_rate_whatever_a_run_takes(shared, id):
-    shared.sh(id, "sleep 0.12", periodic=True, period_seconds=0.2)
-    wait_for(lambda: len(shared.get(f"/status/{id}")["history"]) >= 9)
+    shared.sh(id, "sleep 0.3", periodic=True, period_seconds=0.6)
+    wait_for(lambda: len(shared.get(f"/status/{id}")["history"]) >= 7, 30)
     begun = moments(shared.get(f"/status/{id}"))
-    spans = [later - first for first, later in zip(begun, begun[5:])]
-    # One that is late does not put off the next: on a machine that is very busy some span has its length, or is short.
-    assert min(spans) < 1.4 and max(spans) > 0.9, f"not 1.6, the period and the run: {spans}"
+    gaps = [later - first for first, later in zip(begun, begun[1:])]
+    # One that is late does not put off the next: on a machine that is very busy some gap has its length, or is short.
+    assert min(gaps) < 0.8 and max(gaps) > 0.5, f"not 0.9, the period and the run: {gaps}"
     shown = shared.get(f"/status/{id}")
     assert (shown["is_running"], shown["restarts"]) == (True, 0)
 
@@ -842,7 +851,7 @@ def test_a_failed_run_is_recorded_and_the_schedule_goes_on(shared, id):
     shown = wait_for(lambda: [one for one in [shared.get(f"/status/{id}")] if one["run_count"] >= 3])[0]
     assert shown["history"][0]["exit_code"] == 3
     assert "RUN#1 STDOUT: tick" in shared.log(id) and "RUN#2 STDOUT: tick" in shared.log(id)
-    assert re.search(r"SYSTEM \S+ run 1 exited with code 3 after 0\.\d+ s", shared.log(id))
+    assert re.search(r"SYSTEM \S+ run 1 exited with code 3 after \d+\.\d+ s", shared.log(id))
 
 
 def test_a_run_that_takes_too_long_is_stopped_and_the_schedule_goes_on(shared, id):
@@ -904,9 +913,7 @@ def test_purge_is_for_good_also_where_an_earlier_process_of_the_id_left_a_writer
 
 @pytest.fixture
 def inside(tmp_path, monkeypatch):
-    """A supervisor with its threads and no server; SIGKILL may take 0.2 s here, and a spawn 0.3 s."""
-    monkeypatch.setattr(ending, "KILL_LIMIT", 0.2)
-    monkeypatch.setattr(intent, "SPAWN_LIMIT", 0.3)
+    """A supervisor with its threads and no server."""
     (tmp_path / "logs").mkdir()
     runstate = RunState(str(tmp_path / "runs.jsonl"))
     runstate.load()
@@ -933,6 +940,7 @@ def sleeper(**fields):
 
 def test_what_survives_sigkill_is_an_error_stays_stopping_and_is_never_doubled(inside, monkeypatch, tmp_path):
     """As a process in uninterruptible sleep does: the signals are sent and have no effect."""
+    monkeypatch.setattr(ending, "KILL_LIMIT", 0.2)
     process = inside.add(sleeper())
     pid = process.run.pid
     with monkeypatch.context() as deaf:
@@ -986,7 +994,10 @@ def test_a_spawn_that_hangs_is_given_up_and_what_comes_back_is_ended(inside, mon
         born.append(child.pid)
         return child
     monkeypatch.setattr(birth, "spawn", slow)
+    monkeypatch.setattr(intent, "SPAWN_LIMIT", 0.3)
     adding = in_thread(lambda: pytest.raises(Unavailable, inside.add, sleeper(stop_timeout_seconds=0.1)).value.message)
+    wait_for(lambda: (one := inside.machine.processes.get("p")) and one.changed._waiters, what="it to wait")
+    monkeypatch.setattr(intent, "SPAWN_LIMIT", 30)
     inside.add(sleeper(id="other"))
     assert inside.ids() == ["other"], "one that is being added is not shown yet"
     wait_for(lambda: inside.machine.processes["p"].removed, what="that it is given up")
@@ -1002,6 +1013,7 @@ def test_a_spawn_that_hangs_is_given_up_and_what_comes_back_is_ended(inside, mon
 
 def test_while_a_spawn_that_was_given_up_hangs_its_id_stays_taken(inside, monkeypatch, tmp_path):
     """What came back later was a second one of the id, beside that of the next add."""
+    monkeypatch.setattr(intent, "SPAWN_LIMIT", 0.3)
     monkeypatch.setattr(intent, "KILL_LIMIT", 0.1)
     monkeypatch.setattr(intent, "_MARGIN", 0.1)
     come, born = threading.Event(), []
@@ -1024,6 +1036,7 @@ def test_while_a_spawn_that_was_given_up_hangs_its_id_stays_taken(inside, monkey
     wait_for(lambda: "p" not in inside.machine.processes)
     assert [gone(one.pid) for one in born] == [True]
     wait_for(lambda: not (tmp_path / "logs" / "p.log").exists(), what="no log of it")
+    monkeypatch.setattr(intent, "SPAWN_LIMIT", 30)
     inside.add(sleeper())
     assert inside.status("p")["status"] == "running"
 
@@ -1125,11 +1138,10 @@ def test_a_refused_run_does_not_wait_for_a_copy_of_its_pipe(inside, monkeypatch)
 
 
 def test_no_room_for_threads_is_503_and_leaves_nothing(inside, monkeypatch, tmp_path):
-    before = count_threads()
     with monkeypatch.context() as patch:
         patch.setattr("exeio_core.spares.start_new_thread", room_for_one())
         with pytest.raises(Unavailable, match="no room to start 'p' now"):
             inside.add(sleeper())
     assert inside.ids() == [] and not (tmp_path / "logs" / "p.log").exists()
-    wait_for(lambda: count_threads() == before + 1, what="the one that there was room for to be kept")
+    wait_for(lambda: len(inside.machine._spares._parked) == 1, what="the one that there was room for to be kept")
     inside.add(sleeper())

@@ -150,7 +150,7 @@ def test_restart_while_it_starts(starting):
     let_go()
     assert (start.result(), restart.result()) == (200, 200)
     wait_for(lambda: server.get("/status/job")["status"] == "running")
-    assert len(server.left()) == 1
+    wait_for(lambda: len(server.left()) == 1)
 
 
 def test_a_stop_that_overtakes_the_restart_of_an_update(starting):
@@ -169,7 +169,7 @@ def test_restart_all_does_not_wait_for_one_that_hangs(starting):
     server, start, let_go = starting
     server.sh("zebra", "exec sleep 1000")
     everything = Asked(server, "/restart-all")
-    wait_for(lambda: server.get("/status/zebra")["run_count"] == 2, 5, "the other to be restarted")
+    wait_for(lambda: server.get("/status/zebra")["run_count"] == 2, what="the other to be restarted")
     assert everything.waits
     let_go()
     assert (start.result(), everything.result()) == (200, 200)
@@ -199,11 +199,13 @@ def test_shutdown_while_it_starts(starting):
 
 def test_a_restart_under_way_at_the_shutdown_is_answered(server):
     """It was not answered before all time limits had passed, and then not at all."""
-    server.sh("job", "trap '' TERM; echo ready; while :; do sleep 0.05; done", stop_timeout_seconds=0.5)
+    server.sh("job", "trap '' TERM; echo ready; while :; do sleep 0.05; done", stop_timeout_seconds=60)
     wait_for(lambda: "ready" in server.log("job"))
     restart = Asked(server, "/restart/job")
     server.wait_status("job", "stopping")
     server.signal(signal.SIGTERM)
+    wait_for(lambda: "shutting down" in server.log("exeio"))
+    server.signal(signal.SIGTERM)  # the grace is skipped
     assert restart.result() == 503
     server.stop()
 

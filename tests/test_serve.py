@@ -415,16 +415,16 @@ def test_a_second_signal_skips_the_grace():
 
 
 def test_the_grace_of_the_options_is_that_of_processes_without_one():
-    with Again("--stop-timeout", "2.5") as server:
+    with Again("--stop-timeout", "4") as server:
         server.start()
         server.sh("deaf", DEAF)
         server.sh("own", DEAF, stop_timeout_seconds=0)
         wait_for(lambda: "ready" in server.log("deaf"))
         begun = time.monotonic()
         server.post("/stop/own")
-        assert time.monotonic() - begun < 2.4
+        assert time.monotonic() - begun < 3.9
         server.stop()
-        assert 2.5 <= time.monotonic() - begun < 10
+        assert 4 <= time.monotonic() - begun < 15
 
 
 def test_nothing_new_begins_during_the_shutdown():
@@ -498,7 +498,7 @@ def test_a_request_that_waits_gets_its_answer_at_the_end():
         connection = http.client.HTTPConnection(server.host, server.port, timeout=10)
         with contextlib.closing(connection):
             connection.request("POST", "/stop/deaf", headers={"exeio-api-key": server.key})
-            wait_for(lambda: server.get("/status/deaf")["status"] == "stopping")
+            wait_for(lambda: server.get("/status/deaf")["status"] != "running")
             server.signal(signal.SIGTERM)
             with connection.getresponse() as answer:
                 assert (answer.status, json.loads(answer.read())["success"]) == (200, True)
@@ -617,7 +617,7 @@ def test_what_cannot_start_any_more_keeps_nobody_from_starting(tmp_path):
         assert "No such file or directory" in broken["status_reason"] and broken["saved"] is True
         wait_for(lambda: "could not start: command 'no-such-command-here'" in server.log("broken"))
         assert server.get("/status/later")["status"] == "backoff"
-        assert server.get("/status/web")["status"] == "running"
+        server.wait_status("web", "running")
         (tmp_path / "tool").write_text("#!/bin/sh\nexec sleep 600\n")
         (tmp_path / "tool").chmod(0o755)
         server.wait_status("later", "running")
@@ -647,10 +647,10 @@ def test_after_a_kill_and_after_an_end_nothing_runs_twice():
         server.start()
         server.sh("web", "setsid sleep 601 & exec sleep 600", save_for_next_run=True)
         server.sh("unsaved", LONG)
-        wait_for(lambda: len(server.left()) == 3, what="all three")
-        old = set(server.left())
+        old = set(wait_for(lambda: [left for left in [server.left()] if len(left) == 3], what="all three")[0])
         server.kill()
-        assert set(server.left()) == old and (server.data_dir / "run.json").exists()
+        wait_for(lambda: set(server.left()) == old)
+        assert (server.data_dir / "run.json").exists()
         server.start()
         server.wait_status("web", "running")
         wait_for(lambda: len(server.left()) == 2 and not old & set(server.left()), what="the old ones' end")

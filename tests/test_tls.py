@@ -118,7 +118,7 @@ def test_a_plain_client_and_stalled_handshakes_hurt_nobody(secure):
         each.sendall([b"", b"\x16", b"\x16\x03\x01\x02\x00\x01"][number % 3])
     began = time.monotonic()
     assert get(server, "/list", context)[0] == 200
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 5, "it waited for a deadline of others"
     status, answer = server.call("GET", "/list")
     assert status == 400 and "HTTPS" in answer["message"]
     with socket.create_connection((server.host, server.port), 10) as garbage:
@@ -267,7 +267,10 @@ def test_the_unix_socket_alone(servers, path):
     assert f"SYSTEM unix:{path}: started with pid" in server.log("a")
     proc = Path(f"/proc/{server.pid}")
     sockets = [line.split() for line in (proc / "net/tcp").read_text().splitlines()[1:]]
-    own = {os.readlink(link) for link in (proc / "fd").iterdir()}
+    own = set()
+    for link in (proc / "fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile: that of a request before
+            own.add(os.readlink(link))
     assert not [line for line in sockets if line[3] == "0A" and f"socket:[{line[9]}]" in own], "no port is open"
     folders = ["--config-dir", server.config_dir, "--data-dir", server.data_dir]
     ended = run_exeio("list", "--json", *folders, "-k", KEY, home=server.folder)

@@ -414,7 +414,7 @@ def random_storm(seconds: float, seed: Optional[int]) -> int:
         storm.run(seconds)
         for id in IDS:
             expected = check_history([call for call in storm.calls if call.id == id])
-            status, answer = server.call("GET", f"/status/{id}")
+            status, answer = at_rest(server, id)
             state = "absent" if status == 404 else "down" if answer["status"] == "manually_stopped" else "up"
             assert state in expected.split("/"), (id, state, expected)
             if status == 200:
@@ -433,6 +433,16 @@ def random_storm(seconds: float, seed: Optional[int]) -> int:
         return number
     finally:
         server.close()
+
+
+def at_rest(server: Server, id: str) -> Tuple[int, Any]:
+    """The answer to a request for its status, once it stops no more: a last stop may not have been waited for."""
+    def rested() -> Optional[Tuple[int, Any]]:
+        status, answer = server.call("GET", f"/status/{id}")
+        return (status, answer) if status == 404 or answer["status"] != "stopping" else None
+    found = wait_for(rested, what=f"{id} to have stopped")
+    assert found is not None
+    return found
 
 
 def clean(server: Server) -> None:
