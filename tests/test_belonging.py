@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 from support import NOT_HERE, wait_for
@@ -114,8 +115,10 @@ def test_what_nothing_tells_of_is_looked_at_once_and_not_once_a_run(monkeypatch)
 
 
 def test_the_start_time_told_by_the_clock_is_that_of_proc():
-    told = 0
-    for _ in range(100):
+    told = tried = 0
+    patience = time.monotonic() + 30
+    while tried < 100 or (told <= 10 and time.monotonic() < patience):
+        tried += 1
         earliest = proctree.boot_ticks()
         with subprocess.Popen(["sleep", "300"]) as child:
             told += earliest == proctree.boot_ticks()
@@ -124,7 +127,7 @@ def test_the_start_time_told_by_the_clock_is_that_of_proc():
                 assert found == proctree.stat(child.pid).start
             finally:
                 child.kill()
-    assert told  # a tick is 10 ms: most are born within one
+    assert told > 10  # a tick is 10 ms: most are born within one
 
 
 def test_start_times_of_a_kernel_that_has_another_clock_for_them_are_read(monkeypatch):

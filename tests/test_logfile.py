@@ -302,7 +302,8 @@ def test_an_existing_log_is_appended_to_and_a_torn_line_is_ended(tmp_path):
 
 
 def feed_until(condition: Callable[[], bool], feed: Callable[[], None]) -> float:
-    """The seconds it took: what is to be within one may take a few on a busy machine."""
+    """The seconds it took: what is to be within one, by what exeio does, may take a few on a busy machine."""
+    assert logfile._CHECK_SECONDS < 1
     start = time.monotonic()
     while not condition():
         feed()

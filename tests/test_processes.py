@@ -423,7 +423,7 @@ def test_what_ignores_the_stop_signal_takes_its_grace_and_delays_nobody(shared, 
         assert shown["is_running"] is (shown["pid"] is not None)
     took = time.monotonic() - begun
     assert stopping()["success"] and 5 <= took < 20
-    assert len(times) > 3 and sorted(times)[len(times) // 2] < 1, "nobody waits for the stop"
+    assert len(times) > 10 and sorted(times)[len(times) // 2] < 1, "nobody waits for the stop"
     shown = shared.get(f"/status/{id}")
     assert (shown["status"], shown["exit_signal"]) == ("manually_stopped", "SIGKILL")
     assert members(shared, id) == []
@@ -594,12 +594,11 @@ def test_what_was_stopped_during_its_backoff_stays_stopped(shared, id):
 
 def test_what_was_removed_during_its_backoff_never_comes_back(shared, id):
     flag = shared.folder / id
-    shared.sh(id, f"echo run >> {flag}; exit 3", auto_restart=True, restart_delay_seconds=0.2)
+    shared.sh(id, f"echo run >> {flag}; exit 3", auto_restart=True, restart_delay_seconds=2)
     shared.wait_status(id, "backoff")
     shared.post(f"/remove/{id}")
-    runs = flag.read_text()
-    another_one_restarts(shared, id + "x", restart_delay_seconds=0.2)
-    assert flag.read_text() == runs
+    another_one_restarts(shared, id + "x", restart_delay_seconds=2)
+    assert flag.read_text() == "run\n"
 
 
 def test_what_was_stopped_while_it_ran_is_not_restarted(shared, id):

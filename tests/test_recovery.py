@@ -130,10 +130,11 @@ def test_requests_for_a_process_with_leftovers(server, operation, status):
 
 @pytest.mark.parametrize("saved", [True, False])
 def test_the_end_of_exeio_ends_leftovers_too(server, saved):
-    server.sh("job", STUBBORN, save_for_next_run=saved, stop_timeout_seconds=0.3)
+    server.sh("job", STUBBORN, save_for_next_run=saved, stop_timeout_seconds=2.5)
     wait_for(lambda: "ready" in server.log("job"))
-    server.options = ("--stop-timeout", "0.5")
+    server.options = ("--stop-timeout", "2.5")
     crash(server)
+    assert copies(server, "job")
     server.stop()  # which looks for who is left
 
 

@@ -134,8 +134,11 @@ def test_two_runs_never_overlap_though_one_ignores_its_time_limit(server):
     while server.get("/status/tick")["run_count"] < 4 and time.monotonic() < deadline:
         most = max(most, len(server.left()))
     assert most <= 4, "the shell, its subshell and their sleeps"
-    history = server.get("/status/tick")["history"]
-    assert all(run["timed_out"] for run in history) and "SIGKILL" in {run["exit_signal"] for run in history}
+    history, log = server.get("/status/tick")["history"], server.log("tick")
+    for run in history:
+        deaf = f"RUN#{run['run']} STDOUT: begin" in log  # else a busy machine has not let it come that far
+        assert run["timed_out"] and (run["exit_signal"] == "SIGKILL" or not deaf), run
+    assert "STDOUT: begin" in log
     spans = sorted((moment(run["started_at"]), run["duration_seconds"]) for run in history)
     assert all(began + took <= after for (began, took), (after, _) in zip(spans, spans[1:]))
     assert "skipped" in server.log("tick")

@@ -55,11 +55,10 @@ def test_300_connections_that_trickle_are_closed_within_15_seconds_and_hinder_no
             client.sendall(b"G")
         wait_for(lambda: status(server, "Threads") <= threads + 256 + 8, what="the threads of those turned out to end")
         began = time.monotonic()
-        sent, took = 0.0, []
+        sent = slowest = 0.0
         while trickling:
             now = time.monotonic()
-            # With 5 s for a busy machine.
-            assert now - began < 20, f"{len(trickling)} were still there"
+            assert now - began < 15, f"{len(trickling)} were still there"
             if now - sent >= 1:
                 sent = now
                 for client in trickling.values():
@@ -67,7 +66,7 @@ def test_300_connections_that_trickle_are_closed_within_15_seconds_and_hinder_no
                         client.sendall(b"E")
                 asked = time.monotonic()
                 assert server.get("/list") == []
-                took.append(time.monotonic() - asked)
+                slowest = max(slowest, time.monotonic() - asked)
             poll = select.poll()
             for descriptor in trickling:
                 poll.register(descriptor, select.POLLIN)
@@ -78,11 +77,10 @@ def test_300_connections_that_trickle_are_closed_within_15_seconds_and_hinder_no
                     if data:
                         continue
                 del trickling[descriptor]
-        # Not the slowest: a busy machine may have something else to do for a second.
-        assert sorted(took)[len(took) // 2] < 1
+        assert slowest < 1
     wait_for(lambda: status(server, "Threads") <= threads + 8, what="threads to end")
     # The allocator keeps what threads have used for those to come: with Python 3.9 6 MB, also after four such waves.
-    wait_for(lambda: status(server, "VmRSS") < memory + 12 * 1024, what="memory to come back down")
+    wait_for(lambda: status(server, "VmRSS") < memory + 8 * 1024, what="memory to come back down")
     assert not re.search(r"\b408\b", said(server))  # a port may have these digits
 
 
@@ -108,7 +106,7 @@ def test_slowhttptest_finds_the_service_available_throughout(servers, tmp_path):
             if mode == "slow read, with the key":
                 fill(server)
                 path = f"/logs/big?page_size={LINES // 2}"
-            command = [tool, *options, "-c", "200", "-r", "200", "-l", "11", "-p", "3", "-u", server.url + path,
+            command = [tool, *options, "-c", "200", "-r", "200", "-l", "11", "-p", "1", "-u", server.url + path,
                        "-g", "-o", f"{tmp_path}/{number}"]
             process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
             running.append((mode, server, process, tmp_path / f"{number}.csv"))

@@ -437,12 +437,10 @@ def random_storm(seconds: float, seed: Optional[int]) -> int:
 
 def at_rest(server: Server, id: str) -> Tuple[int, Any]:
     """The answer to a request for its status, once it stops no more: a last stop may not have been waited for."""
-    def rested() -> Optional[Tuple[int, Any]]:
+    def rested() -> Tuple[Tuple[int, Any], ...]:
         status, answer = server.call("GET", f"/status/{id}")
-        return (status, answer) if status == 404 or answer["status"] != "stopping" else None
-    found = wait_for(rested, what=f"{id} to have stopped")
-    assert found is not None
-    return found
+        return ((status, answer),) if status == 404 or answer["status"] != "stopping" else ()
+    return wait_for(rested, what=f"{id} to have stopped")[0]
 
 
 def clean(server: Server) -> None:
