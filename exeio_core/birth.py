@@ -9,6 +9,7 @@ import contextlib
 import errno
 import functools
 import grp
+import itertools
 import json
 import os
 import pwd
@@ -18,6 +19,7 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 from typing import Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Tuple, Union
 
 from . import proctree
@@ -152,6 +154,12 @@ def _group_id(name: str) -> int:
         raise Invalid(f"group {name!r}: there is no such group on this machine", "group") from None
 
 
+#: Seconds for which PATH is not searched again (17 folders of it: a twentieth of an `/add`), and when and where the
+#: last program was found, by command, PATH and folder.
+_FOUND_SECONDS = 0.02
+_last_found: Dict[Tuple[str, str, Optional[str]], Tuple[float, str]] = {}
+
+
 def find_command(spec: ProcessSpec, env: Mapping[str, str]) -> str:
     """Return the path of the program; raises Invalid in the system's words when there is none to run."""
     folder = spec.working_dir
@@ -167,7 +175,10 @@ def find_command(spec: ProcessSpec, env: Mapping[str, str]) -> str:
         if number:
             raise Invalid(f"working_dir {folder!r}: {os.strerror(number)}", "working_dir")
     worst = errno.ENOENT
-    for place in _places(spec, env):
+    key = (spec.command, env.get("PATH", os.defpath), folder)
+    found_at, last = _last_found.get(key, (0.0, ""))
+    known = [last] if time.monotonic() - found_at < _FOUND_SECONDS else []
+    for place in itertools.chain(known, _places(spec, env)):
         if not os.access(place, os.F_OK):  # half of what a stat costs, and most folders of a PATH do not have it
             continue
         try:
@@ -177,6 +188,9 @@ def find_command(spec: ProcessSpec, env: Mapping[str, str]) -> str:
         if stat.S_ISREG(found.st_mode):
             if os.access(place, os.X_OK):
                 _check_interpreter(spec, place, found)
+                if not known:
+                    _last_found.clear()  # one after the other is all that this is for
+                    _last_found[key] = (time.monotonic(), place)
                 return place
             worst = errno.EACCES
         elif "/" in spec.command and stat.S_ISDIR(found.st_mode):

@@ -4,8 +4,8 @@ The first thread spawns the child, reads its stdout and writes its stdin; the se
 before the child, so that a child never lacks a reader. The first thread outlives the child: an orphan that the
 kernel hands to exeio then always becomes a child of the main thread, where `ending` looks for it.
 
-In most cases both streams end with the child. Then the first thread looks for the exit by itself, and whichever of the
-two is the later one logs it: each thread is woken only once. (A stop of 500 is 500 times that at the same moment.)
+In most cases all that the child wrote is in the log by the time it ends. Where many end, its exit is then noted without
+its threads (`look`), which log it later, when they end: a stop of 500 would wake 1,000 of them at one moment.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ from .reader import Reader
 from .spares import Spare, Spares
 from .spec import ProcessSpec
 from .stdin import Stdin
-from .wake import Wake
 
 _STDOUT, _STDERR = b"STDOUT", b"STDERR"
 
@@ -62,9 +61,9 @@ class Run:
     """
 
     __slots__ = (
-        "_begun", "_child", "_drained", "_ends", "_err_wake", "_first", "_first_is_done", "_gone", "_lock", "_logged",
-        "_out_wake", "_over", "_owner", "_second", "_second_has_begun", "_spares", "_threads", "abandoned", "exit",
-        "lingering", "log", "mark", "number", "pid", "pipes", "reaped", "spec", "start_time", "started",
+        "_begun", "_child", "_drained", "_ends", "_err", "_first", "_first_is_done", "_gone", "_lock", "_logged",
+        "_out", "_over", "_owner", "_second", "_second_has_begun", "_spares", "_threads", "abandoned",
+        "exit", "lingering", "log", "mark", "number", "pid", "pipes", "reaped", "spec", "start_time", "started",
         "started_wall", "stdin", "uptime",
     )
 
@@ -98,10 +97,10 @@ class Run:
         # blocks happens under it, and no other lock is taken.
         self._lock = threading.Lock()
         self.stdin = Stdin(spec.id)
-        self._out_wake: Optional[Wake] = None
-        self._err_wake: Optional[Wake] = None
+        self._out: Optional[Reader] = None
+        self._err: Optional[Reader] = None
         self._drained: Set[bytes] = set()  # of whose pipes all that was in them at the exit is in the log
-        self._logged = False  # the exit is in the log, or is just being written
+        self._logged = False  # the exit is said to the log
         self._over = False
         self._threads = 2  # that are not done
         self._gone: Optional[threading.Event] = None  # set when both are, for who waits
@@ -120,7 +119,6 @@ class Run:
             spares.put_back(threads)
             raise self._no_room(error) from None
         first, second = threads
-        self._out_wake, self._err_wake = first.wake, second.wake
         self.pipes = frozenset(self._ends.inodes)
         if self._ends.stdin >= 0:
             self.stdin.open(self._ends.stdin)
@@ -162,9 +160,21 @@ class Run:
             raise Conflict(f"exeio may not signal {self.spec.id!r}: it has become another user's process") from None
 
     def note_exit(self, exit: Exit, uptime: float) -> None:
-        """Take note that the main process has ended after `uptime` seconds; the readers are told by `poke`."""
+        """Take note that the main process has ended after `uptime` seconds; what follows is for `look`."""
         self.uptime = uptime
         self.exit = exit
+
+    def look(self, quietly: bool) -> None:
+        """Have the readers look at the exit; `quietly`: but for those that have nothing left to log."""
+        quiet = []
+        with self._lock:
+            for name, reader in ((_STDOUT, self._out), (_STDERR, self._err)):
+                if reader is not None and quietly and reader.quiet():
+                    quiet.append(name)
+                elif reader is not None:
+                    reader.call()
+        for name in quiet:
+            self._note_drained(name, now=False)
 
     @property
     def spawner(self) -> int:
@@ -173,14 +183,14 @@ class Run:
         return self._first.native_id if self._first is not None else 0
 
     def finish(self, linger: bool) -> None:
-        """Let the readers end: nothing is left of the run, or (`linger`) what is left is let alone and still logged."""
+        """Let the readers end when they wake (`poke`): nothing is left of the run, or (`linger`) what is left is let
+        alone and still logged."""
         self.lingering = linger
         with self._lock:
             self._over = True
             waits = self._first_is_done
         if waits:
             self._let_first_go()
-        self.poke()
 
     def abandon(self) -> None:
         """Let the readers end though somebody still holds the pipes."""
@@ -197,24 +207,36 @@ class Run:
 
     def send_input(self, data: bytes, eof: bool) -> None:
         """Queue bytes for stdin, and its end behind them; never blocks. Raises Conflict as `Stdin.send`."""
-        self.stdin.send(data, eof)
+        if self.stdin.send(data, eof):
+            with self._lock:
+                if self._out is not None:
+                    self._out.call()
+
+    def urge(self) -> bool:
+        """Have the readers do what the end of the run asks of them; returns whether they have done it already."""
         with self._lock:
-            if self._out_wake is not None:
-                self._out_wake.set()
+            rest = [one for one in (self._out, self._err) if one is not None and not (self.lingering and one.released)]
+            if self._threads == 0 or (self._over and not rest):
+                return True
+        if self._logged:
+            self.poke()
+        else:
+            self.look(True)
+        return False
 
     def poke(self) -> None:
         """Let the readers look at what has become of the run."""
         with self._lock:
-            for wake in (self._out_wake, self._err_wake):
-                if wake is not None:
-                    wake.set()
+            for reader in (self._out, self._err):
+                if reader is not None:
+                    reader.call()
 
     # The first thread.
 
     def _first_thread(self) -> None:
         """Spawn, then log stdout and the exit."""
-        ends, wake = self._ends, self._out_wake
-        assert ends is not None and wake is not None
+        ends = self._ends
+        assert ends is not None
         stdin = subprocess.DEVNULL if ends.child_stdin < 0 else ends.child_stdin
         earliest = proctree.boot_ticks()
         try:
@@ -229,15 +251,16 @@ class Run:
             return
         ends.close_childs()
         self._begin(child, earliest)
+        reader = self._out = Reader(ends.stdout, ends.held_stdout, self._stream(_STDOUT))
         try:
-            self._pump_out(Reader(ends.stdout, self._stream(_STDOUT)), wake)
+            self._pump_out(reader)
         except Exception:
             sys.excepthook(*sys.exc_info())  # a bug: the run goes on without its output, and can still be ended
             with self._lock:
                 known, self._logged = self._logged, True
             if not known:
                 self._owner.drained(self)
-        self._end_first()
+        self._end_first(reader)
 
     def _ready(self) -> None:
         """All has been checked, and the child is about to be made."""
@@ -261,18 +284,19 @@ class Run:
         if not self._second_has_begun:
             self._begin_second()
         self._begun.release()
-        self.poke()  # a child that hangs before its exec may have a copy of that end
-        assert self._ends is not None
-        self._ends.close_childs()
+        self.poke()
+        ends = self._ends
+        assert ends is not None
+        ends.close_childs()
         self._owner.refused(self, error)
-        self._end_first()
+        self.log.write_said()
+        self._end_first(Reader(ends.stdout, ends.held_stdout, self._stream(_STDOUT)))
 
-    def _end_first(self) -> None:
+    def _end_first(self, reader: Reader) -> None:
         with self._lock:
-            self._out_wake = None
+            self._out = None
         self.stdin.close()
-        assert self._ends is not None
-        os.close(self._ends.stdout)
+        reader.close()
         self._end_thread()
         with self._lock:
             self._first_is_done = True
@@ -292,39 +316,18 @@ class Run:
         else:
             self._spares.put_back([self._first])
 
-    def _pump_out(self, reader: Reader, wake: Wake) -> None:
-        """Log stdout and the exit, and feed stdin, until the run is over or nothing can come any more."""
+    def _pump_out(self, reader: Reader) -> None:
+        """Log stdout and what is said, and feed stdin, until the run is over or nothing can come any more."""
         poll = select.poll()
-        poll.register(wake.fd, select.POLLIN)
-        poll.register(reader.fd, select.POLLIN)
-        drained = writing = False
-        while True:
-            if not reader.open and self.exit is None:
-                exit = self.peek_exit()
-                if exit is not None:
-                    self._owner.exited(self, exit)
-            # The exit is looked at before the reads that follow it, or the last lines would be lost.
-            if self.exit is not None and not drained:
-                drained = True
-                if reader.open:
-                    reader.drain()
-                reader.flush()
-                self._note_drained(_STDOUT)
-            elif not reader.open:
-                reader.flush()  # it has closed its stdout, and lives on
-            if self.abandoned or (drained and not reader.open) or (self._over and not self.lingering):
-                break
-            writing = self.stdin.arm(poll, writing)
-            for fd, event in poll.poll():
-                if fd == wake.fd:
-                    wake.clear()
-                elif fd == reader.fd:
+        reader.register(poll)
+        while self._goes_on(reader, _STDOUT):
+            self.stdin.arm(poll)
+            for fd, event in reader.wait(poll):
+                if fd == reader.fd:
                     reader.serve(event)
-                    if not reader.open:
-                        poll.unregister(fd)
                 else:
                     self.stdin.write()
-        reader.flush()  # also what came after the exit
+        self.log.write_said()
 
     # The second thread.
 
@@ -337,44 +340,51 @@ class Run:
 
     def _second_thread(self) -> None:
         """Log stderr; before that, while the child's exec is under way, do what this start and the next one need."""
-        wake = self._err_wake
-        assert wake is not None and self._ends is not None and self._spares is not None and self._second is not None
+        assert self._ends is not None and self._spares is not None and self._second is not None
         if not self._over:
             self.log.prepare()  # some file systems take long to make a file
             self._spares.fill()
-        reader = Reader(self._ends.stderr, self._stream(_STDERR))
+        reader = self._err = Reader(self._ends.stderr, self._ends.held_stderr, self._stream(_STDERR))
         try:
-            self._pump_err(reader, wake)
+            self._pump_err(reader)
         except Exception:
             sys.excepthook(*sys.exc_info())  # a bug; the first thread shall not wait for this one
         with self._lock:
-            self._err_wake = None
-        os.close(reader.fd)
+            self._err = None
+        reader.close()
         self._note_drained(_STDERR)
         self._end_thread()
         self._spares.put_back([self._second])
 
-    def _pump_err(self, reader: Reader, wake: Wake) -> None:
+    def _pump_err(self, reader: Reader) -> None:
         """Log stderr until its end or that of the run."""
         poll = select.poll()
-        poll.register(wake.fd, select.POLLIN)
-        poll.register(reader.fd, select.POLLIN)
-        drained = False
-        while reader.open and not self.abandoned and (self.lingering or not self._over):
-            if self.exit is not None and not drained:
-                reader.drain()
-                reader.flush()
-                drained = True
-                self._note_drained(_STDERR)
-            for fd, event in poll.poll():
-                if fd == wake.fd:
-                    wake.clear()
-                else:
-                    with self._begun:
-                        reader.serve(event)
-        reader.flush()
+        reader.register(poll)
+        while self._goes_on(reader, _STDERR):
+            for _, event in reader.wait(poll):
+                with self._begun:
+                    reader.serve(event)
 
     # Both.
+
+    def _goes_on(self, reader: Reader, stream: bytes) -> bool:
+        """Do what a reader has to before it waits; returns whether anything may still come."""
+        # The exit is looked at before the reads that follow it, or the last lines would be lost.
+        if self.exit is not None and stream not in self._drained:
+            reader.drain()
+            reader.flush()
+            self._note_drained(stream)
+        self.log.write_said()
+        over = self._over
+        if over and self.lingering:
+            with self._lock:
+                reader.release()
+        elif over:
+            reader.drain()  # what its last ones have written
+        if reader.open and not self.abandoned and (self.lingering or not over):
+            return True
+        reader.flush()  # also what came after the exit
+        return False
 
     def _stream(self, name: bytes) -> LogStream:
         return self.log.stream(name, self.number if self.spec.periodic else None)
@@ -382,14 +392,16 @@ class Run:
     def _prefix(self) -> str:
         return f"run {self.number} " if self.spec.periodic else ""
 
-    def _note_drained(self, stream: bytes) -> None:
-        """Take note that a stream is drained; once both are and the exit is known, log that and tell."""
+    def _note_drained(self, stream: bytes, now: bool = True) -> None:
+        """Take note that a stream is drained; once both are and the exit is known, log it, `now` or later, and tell."""
         with self._lock:
             self._drained.add(stream)
             last = len(self._drained) == 2 and self.exit is not None and not self._logged
             self._logged = self._logged or last
         if last:
-            self.log.system(f"{self._prefix()}{self.exit} after {duration(self.uptime)}")
+            self.log.say(f"{self._prefix()}{self.exit} after {duration(self.uptime)}")
+            if now:
+                self.log.write_said()
             self._owner.drained(self)
 
     def _end_thread(self) -> None:

@@ -31,8 +31,11 @@ KILL_LIMIT = 5.0
 _AT_ONCE = 64
 #: Seconds until one that has not ended is looked at once more: something may have left its group at the first look.
 _SECOND_LOOK = 0.1
-#: Seconds for which the threads of runs are kept after the last of several has ended.
-_REST = 0.05
+#: Runs being ended from which on their threads are left asleep, and for how many seconds after their end.
+_CROWD = 8
+_REST = 0.2
+#: Seconds until readers that seem not to have heard of an end are told once more.
+_UNHEARD = 0.25
 #: Seconds between two looks at a process group where there is no /proc to tell of its end.
 _GROUP_POLL = 0.05
 
@@ -77,7 +80,8 @@ class Ender:
         """`instance` begins this exeio's own marks; `spares` has their threads. Raises OSError (EMFILE)."""
         self._owner = owner
         self._spares = spares
-        self._rest_at: Optional[float] = None  # when the threads that are kept are too many, on the monotonic clock
+        # Runs whose readers have to hear of their end, and when they are told (again).
+        self._unheard: Deque[Tuple[float, Run]] = collections.deque()
         self._tree = proctree.supported()
         self._wake = Wake()
         # What signal.set_wakeup_fd takes is a byte a signal: a pipe, since an eventfd refuses less than eight.
@@ -110,6 +114,11 @@ class Ender:
         """Return whether the thread runs."""
         return self._thread.is_alive()
 
+    @property
+    def crowded(self) -> bool:
+        """Whether so many end that their threads had better sleep on."""
+        return len(self._tasks) > _CROWD
+
     def wake(self) -> None:
         """Make the thread come round, for who wants to know whether it still does."""
         self._wake.set()
@@ -128,6 +137,11 @@ class Ender:
     def sweep(self, run: Run, number: int, grace: float) -> None:
         """End what is left of a run whose leader has exited; the deadlines of an earlier `end` stay. Never blocks."""
         self._orders.append(_Order(run, number, grace, True))
+        self._wake.set()
+
+    def let_go(self, run: Run, now: bool) -> None:
+        """Wake the readers of a run whose end has come: `now`, or in a crowd later. Never blocks."""
+        self._unheard.append((time.monotonic() + (_REST if self.crowded and not now else 0.0), run))
         self._wake.set()
 
     def hurry(self) -> None:
@@ -182,6 +196,7 @@ class Ender:
             if order.exited:
                 task.exited = True
                 self._exited.append(task)
+                order.run.look(self.crowded)
         while self._strays:
             self._exited.append(self._strays.popleft())
         # Only now: what leaders left has become ours by the time their exit was told.
@@ -194,21 +209,23 @@ class Ender:
             for task in [*self._tasks.values(), *self._exited]:
                 if not task.killing:
                     self._due(task, time.monotonic())
-        return self._keep_threads(self._run_clock())
+        left, rest = self._run_clock(), self._wake_readers()
+        return left if rest is None else rest if left is None else min(left, rest)
 
-    def _keep_threads(self, left: Optional[float]) -> Optional[float]:
-        """Keep the threads of runs that end while others do; returns seconds until they may go, or `left`."""
-        if self._tasks:
-            if self._rest_at is None:
-                self._spares.keep(True)
-            self._rest_at = time.monotonic() + _REST
-        elif self._rest_at is not None:
-            rest = self._rest_at - time.monotonic()
-            if rest > 0:
-                return rest if left is None else min(rest, left)
-            self._rest_at = None
-            self._spares.keep(False)
-        return left
+    def _wake_readers(self) -> Optional[float]:
+        """Wake the readers of runs whose end has come, until they have heard; those that ended in a crowd rest first.
+
+        All that are awake hinder each other, the ender, and who is to answer, at Python's one lock. Returns seconds
+        until the next are due, or None. While others end, threads are kept, for those that start again.
+        """
+        self._spares.keep(bool(self._tasks))
+        now, again = time.monotonic(), []
+        while self._unheard:
+            when, run = self._unheard.popleft()
+            if when > now or not run.urge():
+                again.append((when if when > now else now + _UNHEARD, run))
+        self._unheard.extend(again)
+        return min(when for when, _ in again) - now if again else None
 
     def _ask_some(self, orphans: List[Stat]) -> None:
         """Send the stop signal to some of those whose end has begun; the others have their turn in the next pass.
@@ -251,6 +268,8 @@ class Ender:
             self._kill_orphans(task, orphans)
         members = self._reached(task, orphans)
         if members:
+            if task.run is not None and task.run.log.said:
+                task.run.poke()  # its exit is to be logged now
             if task.deadline is None:
                 self._ask(task, members)
             else:
@@ -285,7 +304,7 @@ class Ender:
         run = task.run
         if not self._tree:
             assert run is not None
-            return set() if _group_is_empty(run) else {Member(run.pid, 0)}
+            return set() if proctree.group_is_empty(run.pid) else {Member(run.pid, 0)}
         roots = [one for one in orphans if self._belonging.belongs(run, one)]
         if run is not None:
             # Not at the first look at a leader, most of which end at once (a look costs a 20th of their stop).
@@ -399,12 +418,3 @@ def _send_unreaped(pid: int, number: int) -> None:
         os.kill(pid, number)
     except (ProcessLookupError, PermissionError):
         pass
-
-
-def _group_is_empty(run: Run) -> bool:
-    """Return whether a group holds nobody but zombies, where /proc cannot tell."""
-    try:
-        os.killpg(run.pid, 0)
-    except (ProcessLookupError, PermissionError):  # EPERM is macOS's word for "only zombies"
-        return True
-    return False

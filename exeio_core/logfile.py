@@ -6,12 +6,14 @@ appended is published there in one assignment, so readers never wait for a lock 
 
 from __future__ import annotations
 
+import collections
 import contextlib
+import itertools
 import os
 import stat
 import threading
 import time
-from typing import Callable, Dict, Iterator, List, Optional, Tuple, Union
+from typing import Callable, Deque, Dict, Iterator, List, Optional, Tuple, Union
 
 from . import logfiles
 from .logfollow import Follower
@@ -24,6 +26,7 @@ from .logstream import LogStream
 __all__ = ["Follower", "LogFile", "LogQuery", "LogStream"]
 
 _CHECK_SECONDS = 0.5  # how long a rename, truncation or deletion from outside can go unnoticed while lines come
+_SETTLE_SECONDS = 1.0  # how long who reads waits for lines that were said, and cannot be written
 _RETRY_SECONDS = 1.0  # until a rotation that failed is tried again
 _BLOCK = PIECE // 2  # bytes written at once: an entry of the index is not to get larger than a piece that is searched
 _KEPT = 10  # files renamed from outside whose indexes are kept
@@ -34,26 +37,23 @@ Part = Union[bytes, memoryview]
 class LogFile:
     """The log at `path`; any thread may append, any thread may read. Appending never raises for trouble with the file.
 
-    Nothing is opened or created before the first line. `address` is the host:port of SYSTEM lines. `echo`, where it is
-    set, gets each block of whole lines as they came, without stamps, and must not block. `dropped_lines` counts what
-    could not be written since exeio's start, `written_bytes` and `written_lines` what was. With `max_bytes` 0 the log
-    is never rotated.
+    Nothing is opened before the first line. `address` is the host:port of SYSTEM lines. `echo`, where it is set, gets
+    each block of whole lines as they came, without stamps, and must not block. `dropped_lines` counts what could not be
+    written since exeio's start, `written_bytes` and `written_lines` what was. With `max_bytes` 0 it is never rotated.
     """
 
     __slots__ = (
         "_blocked_until", "_checked", "_closed", "_crowd", "_end", "_ended", "_fd", "_followers", "_lock", "_lost",
         "_purged", "_reader", "_reason", "_segment", "_serial", "_streams", "_untrimmed", "address", "backups",
-        "cleared", "dropped_lines", "echo", "max_bytes", "moving", "path", "view", "written_bytes", "written_lines",
-    )  # fmt: skip
+        "cleared", "dropped_lines", "echo", "max_bytes", "moving", "path", "said", "view", "written_bytes",
+        "written_lines")
 
     def __init__(self, path: str, max_bytes: int, backups: int, address: str) -> None:
         self.path = path
         self.max_bytes = max_bytes
         self.backups = backups
         self.address = address
-        self.dropped_lines = 0
-        self.written_bytes = 0
-        self.written_lines = 0
+        self.dropped_lines = self.written_bytes = self.written_lines = 0
         self.echo: Optional[Callable[[bytes], None]] = None
         self.view: Optional[View] = None
         self.cleared = 0
@@ -75,6 +75,7 @@ class LogFile:
         self._untrimmed = False  # whether bytes of a torn line may stand after `_end`
         self._lost = 0  # lines lost since the last gap line
         self._reason = ""
+        self.said: Deque[bytes] = collections.deque()  # SYSTEM lines to be written first; taking no lock to put one in
         self._purged = False
         self._closed = False
         self._ended = False  # no follower is woken any more
@@ -87,16 +88,25 @@ class LogFile:
 
     def system(self, message: str) -> None:
         """Append one SYSTEM line; what could end a line or steer a terminal is shown escaped."""
-        line = system_line(self.address, message)
-        self.append([line], len(line), 1, number_of(line))
+        self.say(message)
+        self.write_said()
+
+    def say(self, message: str) -> None:
+        """Have a SYSTEM line appended by who writes or reads next, by `write_said` at the latest; never blocks."""
+        self.said.append(system_line(self.address, message))
+
+    def write_said(self) -> None:
+        """Append what was said, if that has not happened yet."""
+        if self.said:
+            self.append([], 0, 0, 0)
 
     def append(self, parts: List[Part], size: int, lines: int, number: int) -> None:
         """Append whole lines, `size` bytes in all, with the stamp `number`; what cannot be written is counted."""
         with self._lock:
-            if not self._purged:
+            if size and not self._purged:
+                self._append_said()
                 self._append(parts, size, lines, number)
-            if self._closed:
-                self._close()
+            self._append_said()
         if self._followers:
             self.poke()
 
@@ -107,13 +117,26 @@ class LogFile:
                 self._open()
 
     def settle(self) -> None:
-        """Try to state lines that were lost, if there are any and nobody is appending."""
-        if self._lost and self._lock.acquire(blocking=False):
+        """Append what was said, and try to state lines that were lost, unless somebody is appending for long."""
+        if (self.said or self._lost) and self._lock.acquire(timeout=_SETTLE_SECONDS if self.said else 0):
             try:
+                self._append_said()
                 if self._lost and not (self._purged or self._closed):
                     self._append([], 0, 0, stamp()[2])
             finally:
                 self._lock.release()
+            self.poke()
+
+    def _append_said(self) -> None:
+        """Caller holds the lock. A line is taken out when it can be read, so that nobody passes by."""
+        for second, group in itertools.groupby(tuple(self.said), lambda line: line[:20]):
+            lines: List[Part] = [*group]
+            if not self._purged:
+                self._append(lines, sum(map(len, lines)), len(lines), number_of(second))
+            for _ in lines:
+                self.said.popleft()
+        if self._closed:
+            self._close()
 
     def _append(self, parts: List[Part], size: int, lines: int, number: int) -> None:
         """Caller holds the lock."""
@@ -282,6 +305,7 @@ class LogFile:
         """Empty the log, its rotated files too. Raises OSError; lines that come meanwhile are kept."""
         with self._lock:
             self.cleared += 1
+            self.said.clear()
             try:
                 logfiles.delete_rotated(self.path)
                 with contextlib.suppress(FileNotFoundError):
@@ -314,6 +338,7 @@ class LogFile:
     def close(self) -> None:
         """Close the file and end all followers; a later line opens the file again, for a moment."""
         with self._lock:
+            self._append_said()
             self._closed = True
             self._close()
         self._end_followers()

@@ -92,7 +92,8 @@ class Machine:
     def cancel(self, process: Process, effects: Effects) -> None:
         """Give up the automatic restart that is due: its last run was the last. Caller holds self.lock."""
         process.failed = process.failed or process.exit is None or not lifecycle.is_success(process.spec, process.exit)
-        self._say(process, "no restart: auto_restart was switched off", effects)
+        process.log.say("no restart: auto_restart was switched off")
+        effects.append(process.log.write_said)
         self.apply(process, Event.STOP, effects)
 
     def announce(self, process: Process, event: Optional[Event] = None, gone: bool = False) -> None:
@@ -158,6 +159,7 @@ class Machine:
         except Unavailable as error:
             self.refused(run, error)
             self.ended(run)
+            run.log.write_said()
 
     def _note(self, spawned: Spawned) -> None:
         try:
@@ -216,7 +218,7 @@ class Machine:
                 if event is Event.REFUSED:
                     self._tell_over(process, None, effects)
             if not process.provisional:
-                self._say(process, f"could not start: {error.message}", effects)
+                process.log.say(f"could not start: {error.message}")
             process.one_off = False
             self.apply(process, event, effects)
 
@@ -226,6 +228,8 @@ class Machine:
             process = self._of_run[run]
             process.drained = True
             self._finish_run(process, effects)
+        if process.run is run:
+            self.ender.wake()  # to have that logged where others outlive the main process
 
     def ended(self, run: Run) -> None:
         """The run's threads end."""
@@ -242,8 +246,8 @@ class Machine:
             uptime = time.monotonic() - run.started
             process.exit = exit
             process.run_deadline = None
-            self.apply(process, Event.EXITED, effects)
             run.note_exit(exit, uptime)
+            self.apply(process, Event.EXITED, effects)
 
     def tick(self) -> Optional[float]:
         """Start what is due and end what has run too long; returns seconds until the next deadline, or None."""
@@ -258,8 +262,10 @@ class Machine:
                 elif process.state is State.UP and process.run_deadline == when:
                     process.run_deadline = None
                     process.timed_out = True
-                    self._say(process, f"run {process.run_count} is stopped: it took longer than run_timeout_seconds "
-                                       f"({process.spec.run_timeout_seconds:g})", effects)
+                    process.log.say(f"run {process.run_count} is stopped: it took longer than run_timeout_seconds "
+                                    f"({process.spec.run_timeout_seconds:g})")
+                    assert process.run is not None
+                    effects.append(process.run.poke)
                     self.apply(process, Event.TIMEOUT, effects)
             if not self._timers:
                 return None
@@ -273,7 +279,7 @@ class Machine:
             assert process.spec.period_seconds is not None
             late = int((now - when) // process.spec.period_seconds)  # after a suspend, say
             if late:
-                self._say(process, f"skipped {late} run{'s' * (late > 1)}: their time had passed", effects)
+                process.log.say(f"skipped {late} run{'s' * (late > 1)}: their time had passed")
             process.last_tick = when + late * process.spec.period_seconds
         self.apply(process, Event.DUE, effects)
 
@@ -285,6 +291,8 @@ class Machine:
             process = self._of_run[run]
             process.emptied = True
             self._finish_run(process, effects)
+            if process.run is run:
+                self.ender.let_go(run, True)  # its readers may not have heard of the exit
 
     def stuck(self, run: Run, pids: List[int]) -> None:
         """These have survived SIGKILL."""
@@ -293,7 +301,8 @@ class Machine:
             listed = ", ".join(map(str, pids)) or str(run.pid)
             text = f"still there after SIGKILL: pid {listed} (in uninterruptible sleep, or another user's?)"
             if not process.stuck:
-                self._say(process, text, effects)
+                process.log.say(text)
+                effects.append(run.poke)
                 effects.append(lambda: self._report(f"{process.id}: {text}"))
             process.stuck = True
             process.reason = text
@@ -318,6 +327,7 @@ class Machine:
         run.finish(run.spec.kill_mode == "process")
         process.one_off = False
         self.apply(process, event, effects)
+        self.ender.let_go(run, event is Event.AGAIN)
 
     def _what_next(self, process: Process, run: Run, effects: Effects) -> Event:
         """Decide between again, later and done. Caller holds self.lock."""
@@ -334,7 +344,7 @@ class Machine:
         if not process.want_up:
             process.reason = None
             if not process.one_off:
-                self._say(process, "Process stopped manually", effects)
+                process.log.say("Process stopped manually")
             return Event.DONE
         if process.again:
             process.again = False
@@ -355,11 +365,11 @@ class Machine:
         process.automatic = True
         if verdict.event in (Event.LATER, Event.DEFERRED):
             process.due = clock() + verdict.delay
-            self._say(process, f"restarting in {lifecycle.duration(verdict.delay)}", effects)
+            process.log.say(f"restarting in {lifecycle.duration(verdict.delay)}")
         elif verdict.event is Event.AGAIN:
-            self._say(process, "restarting", effects)
+            process.log.say("restarting")
         elif verdict.failed and verdict.reason and process.spec.auto_restart:  # it gave up
-            self._say(process, verdict.reason, effects)
+            process.log.say(verdict.reason)
         return verdict.event
 
     def _next_period(self, process: Process, effects: Effects) -> Event:
@@ -368,7 +378,7 @@ class Machine:
         process.due, missed = lifecycle.next_tick(process.first_tick, process.spec.period_seconds, clock(),
                                                   process.last_tick)
         if missed:
-            self._say(process, f"skipped {missed} run{'s' * (missed > 1)}: the one before took too long", effects)
+            process.log.say(f"skipped {missed} run{'s' * (missed > 1)}: the one before took too long")
             process.last_tick += missed * process.spec.period_seconds
         return Event.LATER
 
@@ -387,9 +397,6 @@ class Machine:
     def _settle(self, process: Process) -> None:
         """An attempt to start has succeeded or failed. Caller holds self.lock."""
         process.settled = process.attempts
-
-    def _say(self, process: Process, message: str, effects: Effects) -> None:
-        effects.append(lambda: process.log.system(message))
 
     def _runstate_exited(self, run: Run) -> None:
         with contextlib.suppress(OSError):  # a line too many only makes the next exeio look for what is not there

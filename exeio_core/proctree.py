@@ -282,6 +282,15 @@ def send_group(group: int, number: int) -> bool:
         return False
 
 
+def group_is_empty(group: int) -> bool:
+    """Return whether a process group holds nobody but zombies, where /proc cannot tell."""
+    try:
+        os.killpg(group, 0)
+    except (ProcessLookupError, PermissionError):  # EPERM is macOS's word for "only zombies"
+        return True
+    return False
+
+
 def boot_id() -> str:
     """Return what names this boot and this pid namespace: pids and start times mean something only within it."""
     boot = _read("/proc/sys/kernel/random/boot_id").decode("ascii", "replace").strip()

@@ -12,34 +12,28 @@ from _thread import start_new_thread
 from typing import Callable, List, Optional
 
 from . import threads
-from .wake import Wake
 
 _native_id: Callable[[], int] = getattr(threading, "get_native_id", lambda: 0)  # not every system counts them
 
 
 class Spare:
-    """A thread that waits for a job, and for another one after it; `wake` is for its jobs, which find it as it is.
+    """A thread that waits for a job, and for another one after it.
 
     Not a threading.Thread: starting one waits until it runs, and making two of those took 270 of 1,700 us of an `/add`;
     without the wait it is 150. So it has no name, and what its job raises is told by sys.unraisablehook.
     """
 
-    __slots__ = ("_job", "_turn", "native_id", "wake")
+    __slots__ = ("_job", "_turn", "native_id")
 
     def __init__(self) -> None:
-        """Raises RuntimeError where there can be no more threads, OSError where there is no descriptor."""
+        """Raises RuntimeError where there can be no more threads."""
         self._job: Optional[Callable[[], None]] = None
         self._turn = threading.Lock()
         self._turn.acquire()
         #: As the kernel counts threads; set before the first job, 0 again when it is about to end.
         self.native_id = 0
-        self.wake = Wake()
-        try:
-            threads.look_for_room()
-            start_new_thread(self._loop, ())
-        except BaseException:
-            self.wake.close()
-            raise
+        threads.look_for_room()
+        start_new_thread(self._loop, ())
 
     def give(self, job: Callable[[], None]) -> None:
         """Let the thread run `job`, which raises nothing; then it waits again, until `end`."""
@@ -60,7 +54,6 @@ class Spare:
                 self._turn.acquire()
         finally:
             self.native_id = 0
-            self.wake.close()
 
 
 class Spares:
@@ -75,7 +68,7 @@ class Spares:
         self._keeping = False
 
     def take(self, count: int) -> List[Spare]:
-        """Return so many threads, made now where there are none; raises RuntimeError, MemoryError, OSError."""
+        """Return so many threads, made now where there are none; raises RuntimeError, MemoryError."""
         with self._lock:
             found, self._parked = self._parked[:count], self._parked[count:]
         try:
@@ -110,7 +103,7 @@ class Spares:
 
     def fill(self) -> None:
         """Make ahead what the next start will take; where there is no room for it, that start says so."""
-        with contextlib.suppress(RuntimeError, MemoryError, OSError):
+        with contextlib.suppress(RuntimeError, MemoryError):
             while len(self._parked) < self._count:
                 self.put_back([Spare()])
 

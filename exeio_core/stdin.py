@@ -20,7 +20,7 @@ _PIPE = 4096
 class Stdin:
     """The queue and our end of the pipe. `send` is for everybody, all else for the run's first thread."""
 
-    __slots__ = ("_closing", "_fd", "_lock", "_name", "_queue", "_size")
+    __slots__ = ("_armed", "_closing", "_fd", "_lock", "_name", "_queue", "_size")
 
     def __init__(self, name: str) -> None:
         """`name` is the id of the process."""
@@ -31,6 +31,7 @@ class Stdin:
         self._queue: Deque[memoryview] = collections.deque()
         self._size = 0
         self._closing = False
+        self._armed = False  # the first thread waits for room in the pipe
 
     def open(self, fd: int) -> None:
         """Take our end of the pipe, which does not block; what is sent from now on is for the child to be."""
@@ -38,8 +39,8 @@ class Stdin:
         with self._lock:
             self._fd = fd
 
-    def send(self, data: bytes, eof: bool) -> None:
-        """Queue bytes, and the end behind them; never blocks. Who waits for the pipe must be woken.
+    def send(self, data: bytes, eof: bool) -> bool:
+        """Write or queue bytes, and the end behind them; never blocks. Returns whether the first thread must be woken.
 
         Raises Conflict where it is closed at either end, or 1 MiB is waiting unread.
         """
@@ -57,37 +58,47 @@ class Stdin:
                 self._queue.append(memoryview(data))
                 self._size += len(data)
             self._closing = eof
+            if self._armed:
+                return False
+            self._write()
+            if eof and not self._queue:
+                self._shut()
+            return bool(self._queue)
 
-    def arm(self, poll: select.poll, writing: bool) -> bool:
-        """Wait for room in the pipe exactly while there is something to write; returns whether that is so."""
+    def arm(self, poll: select.poll) -> None:
+        """Wait for room in the pipe exactly while there is something to write."""
         if self._fd < 0:
-            return False
+            return
         with self._lock:
-            if self._queue and not writing:
+            if self._queue and not self._armed:
                 poll.register(self._fd, select.POLLOUT)
             elif not self._queue:
-                if writing:
+                if self._armed:
                     poll.unregister(self._fd)
                 if self._closing:
                     self._shut()
-            return bool(self._queue)
+            self._armed = bool(self._queue)
 
     def write(self) -> None:
         """Write what the pipe takes; what a child that closed its end has not read is dropped."""
         with self._lock:
-            while self._queue:
-                try:
-                    sent = os.write(self._fd, self._queue[0])
-                except BlockingIOError:
-                    return
-                except OSError:  # EPIPE: the child closed its end
-                    self._queue.clear()
-                    self._size = 0
-                    return
-                self._size -= sent
-                rest = self._queue.popleft()[sent:]
-                if rest:
-                    self._queue.appendleft(rest)
+            self._write()
+
+    def _write(self) -> None:
+        """Caller holds self._lock."""
+        while self._queue:
+            try:
+                sent = os.write(self._fd, self._queue[0])
+            except BlockingIOError:
+                return
+            except OSError:  # EPIPE: the child closed its end
+                self._queue.clear()
+                self._size = 0
+                return
+            self._size -= sent
+            rest = self._queue.popleft()[sent:]
+            if rest:
+                self._queue.appendleft(rest)
 
     def close(self) -> None:
         """Close our end, whatever waits."""

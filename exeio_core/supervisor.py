@@ -13,7 +13,7 @@ import os
 import threading
 from typing import Callable, Dict, List, NamedTuple, Optional, Set, Tuple
 
-from . import birth
+from . import birth, threads
 from .child import Run
 from .errors import Conflict, ExeioError, Failed, Invalid, NotFound, Unavailable
 from .intent import Intent
@@ -25,6 +25,11 @@ from .removing import Remover
 from .saving import Saver, not_remembered
 from .spec import RUN_FIELDS, ProcessSpec, signal_number
 from .store import Store
+
+#: Seconds for which the answer to a stop of all waits for the logs.
+_SAID_SECONDS = 1.0
+#: The same for the end of exeio.
+_LAST_LINES = 10.0
 
 
 class LogDefaults(NamedTuple):
@@ -145,6 +150,7 @@ class Supervisor:
         trouble = self.saver.remember([process])
         if wait:
             self.intent.await_end(process, run)
+            process.log.settle()  # who is answered finds it in the file, too
         if (failure := not_remembered(process, "stopped", trouble)) is not None:
             raise failure
 
@@ -205,6 +211,7 @@ class Supervisor:
                 results.append((process.id, not_remembered(process, "stopped", trouble)))
             except ExeioError as stuck:
                 results.append((process.id, stuck))
+        _write_said([process.log for process, _ in begun], _SAID_SECONDS)
         return results[::-1]
 
     def restart_all(self) -> List[Tuple[str, Optional[ExeioError]]]:
@@ -365,7 +372,9 @@ class Supervisor:
             for process in everything:
                 clean = self.intent.is_down(process) and clean
             clean = self.intent.leftovers_are_gone() and clean
-        return self.machine.ender.end_strays(self.machine.stop_timeout) and clean
+        clean = self.machine.ender.end_strays(self.machine.stop_timeout) and clean
+        _write_said([process.log for process in everything], _LAST_LINES)
+        return clean
 
     # What several of them need.
 
@@ -393,3 +402,15 @@ class Supervisor:
         if self._echo is not None:
             log.echo = functools.partial(self._echo, spec.id)
         return log
+
+
+def _write_said(logs: List[LogFile], seconds: float) -> None:
+    """Have what was said to `logs` written, so that who is answered finds it in the files; one that hangs is let be."""
+    def write() -> None:
+        for log in logs:
+            log.write_said()
+
+    writer = threading.Thread(target=write, name="exeio-said", daemon=True)
+    with contextlib.suppress(RuntimeError):  # without room for it, the threads of the runs do so a little later
+        threads.start(writer)
+        writer.join(seconds)

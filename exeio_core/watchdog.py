@@ -136,6 +136,4 @@ class Watchdog:
             if exit is None:
                 self._told.append(run)
                 continue
-            if run.exit is None:
-                self._owner.exited(run, exit)
-            run.poke()
+            self._owner.exited(run, exit)

@@ -759,3 +759,94 @@ def fd_path(fd: str) -> str:
         return os.readlink(f"/proc/self/fd/{fd}")
     except OSError:
         return ""
+
+
+def test_what_was_said_stands_before_what_comes_later(tmp_path):
+    """An exit is said by a thread that must not wait for a file, and is written by the next that may."""
+    path = tmp_path / "p.log"
+    log = make(path)
+    out = log.stream(b"STDOUT")
+    out.feed(b"one\n")
+    log.say("two")
+    log.say("three")
+    out.feed(b"four\n")
+    log.say("five")
+    log.system("six")
+    log.write_said()
+    assert texts(path) == [b"one", b"two", b"three", b"four", b"five", b"six"]
+    assert log.written_lines == 6
+    log.close()
+
+
+def test_who_reads_sees_what_was_said(tmp_path):
+    path = tmp_path / "p.log"
+    log = make(path)
+    log.say("paged")
+    assert "SYSTEM" in str(log.page(LogQuery())["logs"]) and texts(path) == [b"paged"]
+    log.say("raw")
+    assert b"".join(log.raw_tail()).endswith(b": raw\n")
+    follower = log.follow(LogQuery(page_size=10))
+    log.say("followed")
+    log.write_said()
+    lines: List[str] = []
+    while len(lines) < 3:
+        found, _ = follower.read(10)
+        assert found, lines
+        lines += [text.rpartition(": ")[2] for _, text in found]
+    assert lines == ["paged", "raw", "followed"]
+    follower.close()
+    log.close()
+
+
+def test_who_reads_waits_for_what_is_just_being_written(tmp_path, monkeypatch):
+    """It was taken from what is said before it could be read."""
+    path = tmp_path / "p.log"
+    log = make(path)
+    log.system("first")
+    entered, given = threading.Event(), os.writev
+
+    def slow(fd, parts):
+        entered.set()
+        time.sleep(0.2)  # of the write itself
+        return given(fd, parts)
+
+    monkeypatch.setattr(logfile.os, "writev", slow)
+    log.say("second")
+    writer = threading.Thread(target=log.write_said)
+    writer.start()
+    assert entered.wait(10)
+    logs = log.page(LogQuery())["logs"]
+    writer.join()
+    assert isinstance(logs, list) and logs[0].endswith(": second")
+    log.close()
+
+
+def test_saying_never_waits_for_the_file(tmp_path):
+    path = tmp_path / "p.log"
+    log = make(path)
+    log.system("first")
+    with log._lock:  # as while a write hangs
+        log.say("second")
+        assert texts(path) == [b"first"]
+    log.write_said()
+    assert texts(path) == [b"first", b"second"]
+    log.close()
+
+
+def test_what_was_said_goes_with_the_log_that_is_cleared_or_deleted_but_not_with_one_that_is_closed(tmp_path):
+    path = tmp_path / "p.log"
+    log = make(path)
+    log.say("cleared")
+    log.clear()
+    log.system("kept")
+    log.say("closed")
+    log.close()
+    assert texts(path) == [b"kept", b"closed"]
+    log.say("late")
+    log.write_said()
+    assert texts(path) == [b"kept", b"closed", b"late"] and log._fd < 0
+    log.say("deleted")
+    log.purge()
+    log.say("after it")
+    log.write_said()
+    assert not os.path.exists(path) and not log.said

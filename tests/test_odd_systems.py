@@ -23,6 +23,15 @@ import os.path
 _exists = os.path.exists
 os.path.exists = lambda path: _exists(path) and not str(path).endswith("/children")
 """
+WITHOUT_PIPES_OPENED_ANEW = """
+import os
+_open = os.open
+def open(path, *arguments, **more):
+    if str(path).startswith("/proc/self/fd/"):
+        raise FileNotFoundError(2, "No such file or directory", path)
+    return _open(path, *arguments, **more)
+os.open = open
+"""
 
 
 class Customised(Server):
@@ -51,7 +60,8 @@ def customised():
 
 
 @linux
-@pytest.mark.parametrize("code", [WITHOUT_PIDFD, WITHOUT_CHILDREN], ids=["no pidfd", "no list of children"])
+@pytest.mark.parametrize("code", [WITHOUT_PIDFD, WITHOUT_CHILDREN, WITHOUT_PIPES_OPENED_ANEW],
+                         ids=["no pidfd", "no list of children", "no pipe opened anew"])
 def test_a_whole_life_without_it(customised, code):
     server = customised(code)
     server.sh("web", "exec sleep 300", auto_restart=True, min_uptime_seconds=0)
@@ -85,7 +95,7 @@ def test_the_callers_limit_of_descriptors_reaches_children_also_when_exeio_raise
     server.command = lambda: ["sh", "-c", limits, "sh", *plain()]
     try:
         server.start()
-        for number in range(45):  # seven descriptors each: more than 200
+        for number in range(45):  # five descriptors each: more than 200
             server.sh(f"p{number}", "exec sleep 300")
         with open(f"/proc/{server.pid}/limits") as file:
             assert "Max open files            200 " not in file.read(), "exeio has not raised its own"

@@ -21,7 +21,7 @@ from support import GLIBC_SIGNALS, NOT_HERE, Server, room_for_one, wait_for
 from exeio_core import birth, ending, intent, proctree
 from exeio_core.child import Run
 from exeio_core.errors import Conflict, Failed, Invalid, Unavailable
-from exeio_core.logfile import LogFile
+from exeio_core.logfile import LogFile, LogQuery
 from exeio_core.machine import Machine
 from exeio_core.reader import Reader
 from exeio_core.runstate import RunState, Spawned
@@ -275,7 +275,7 @@ def test_the_last_bytes_of_a_stream_are_read_before_its_end():
     ours, childs = os.pipe()
     os.set_blocking(ours, False)
     stream = Stream()
-    reader = Reader(ours, stream)
+    reader = Reader(ours, None, stream)
     poll = select.poll()
     poll.register(ours, select.POLLIN)
     os.write(childs, b"last words")
@@ -308,6 +308,7 @@ def test_output_never_comes_before_the_start_in_the_log(tmp_path):
         def drained(self, run):
             run.reap()
             run.finish(False)
+            run.poke()
 
         def ended(self, run):
             drained.set()
@@ -347,6 +348,87 @@ def test_exit_codes_and_signals_as_logged(shared, id):
     assert lines_of(shared, id + "s", "SYSTEM")[-1].startswith("killed by SIGSEGV")
 
 
+def test_the_file_tells_of_an_exit_at_once_though_others_live_on(shared, id):
+    """Nobody reads the log through the API here."""
+    shared.sh(id, "trap '' TERM; sleep 99 & exit 0", stop_timeout_seconds=30)
+    wait_for(lambda: "exited with code 0" in (shared.logs / f"{id}.log").read_text())
+    assert shared.get(f"/status/{id}")["status"] == "stopping", "all is over: that shows nothing"
+    for pid in members(shared, id):
+        os.kill(pid, signal.SIGKILL)
+
+
+def test_the_file_tells_of_a_stop_soon(shared, id):
+    """The answer does not wait for that; who asks for the log sees it in any case."""
+    shared.sh(id, "echo up; exec sleep 300")
+    wait_for(lambda: "STDOUT: up" in shared.log(id))
+    shared.post(f"/stop/{id}")
+    wait_for(lambda: (shared.logs / f"{id}.log").read_text().endswith(": Process stopped manually\n"))
+    last = [line.split("] ")[1].split(": ", 1)[1] for line in (shared.logs / f"{id}.log").read_text().splitlines()[-3:]]
+    assert last[0] == "up" and last[1].startswith("killed by SIGTERM after ")
+
+
+def test_the_files_tell_of_a_stop_of_all_when_it_is_answered(server):
+    """The threads of the runs sleep on while so many end."""
+    for number in range(20):
+        server.sh(f"p{number}", f"echo {number}; exec sleep 300")
+    wait_for(lambda: all(server.log(f"p{number}").endswith(f"STDOUT: {number}\n") for number in range(20)))
+    server.post("/stop-all")
+    for number in range(20):
+        last = [line.split("] ")[1].split(": ", 1)[1] for line in server.log(f"p{number}").splitlines()[-3:]]
+        assert last[0] == str(number) and last[1].startswith("killed by SIGTERM after "), last
+        assert last[2] == "Process stopped manually"
+
+
+READS_ITSELF = """
+import os, signal, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+for fd in (1, 2):
+    if os.fork() == 0:
+        pipe = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY)
+        while True:
+            os.read(pipe, 65536)
+if sys.argv[1] == "leave":
+    sys.stdout.write("half a line")
+    sys.exit(3)
+time.sleep(300)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason=NOT_HERE + "/proc")
+@pytest.mark.parametrize("leader", ["leave", "stay"])
+def test_one_that_reads_its_own_output_can_be_stopped(shared, id, leader):
+    """It takes what it has written out of the pipe again, and what wakes exeio's readers, which goes through it."""
+    shared.add(id, sys.executable, "-c", READS_ITSELF, leader, stop_timeout_seconds=0.3)
+    if leader == "leave":
+        assert shared.wait_status(id, "failed")["exit_code"] == 3
+    shared.post(f"/stop/{id}")
+    assert members(shared, id) == []
+    assert sum("exited with" in one or "killed by" in one for one in lines_of(shared, id, "SYSTEM")) == 1
+    shared.post(f"/remove/{id}")
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason=NOT_HERE + "/proc")
+def test_somebody_who_reads_a_pipe_of_output_holds_up_nothing(shared, id):
+    """`cat /proc/PID/fd/1` also takes what wakes exeio's reader: a run stayed "stopping" for ever."""
+    thieves = []
+    try:
+        for number in range(12):
+            one = f"{id}-{number}"
+            shared.sh(one, "printf half; printf half >&2; exec sleep 300")
+            pid = shared.get(f"/status/{one}")["pid"]
+            wait_for(lambda one=one: shared.get(f"/logs/{one}").get("partial", "").count("half") == 2)
+            for fd in (1, 2):
+                thieves.append(subprocess.Popen(["cat", f"/proc/{pid}/fd/{fd}"], stdout=subprocess.DEVNULL))
+        for number in range(12):
+            shared.post(f"/stop/{id}-{number}")
+            lines = lines_of(shared, f"{id}-{number}")
+            assert lines.count("half") == 2 and lines[-1] == "Process stopped manually"
+    finally:
+        for thief in thieves:
+            thief.kill()
+            thief.wait()
+
+
 def test_a_core_dump_is_noted(shared, id, tmp_path):
     script = f"ulimit -c unlimited; cd {tmp_path}; kill -SEGV $$"
     with subprocess.Popen(["sh", "-c", script]) as probe:
@@ -356,6 +438,31 @@ def test_a_core_dump_is_noted(shared, id, tmp_path):
     shared.sh(id, script)
     assert shared.wait_status(id, "failed")["status_reason"].startswith("killed by SIGSEGV (core dumped) after ")
     assert lines_of(shared, id, "SYSTEM")[-1].startswith("killed by SIGSEGV (core dumped) after ")
+
+
+def test_a_program_that_comes_earlier_in_path_is_found_there(shared, id, tmp_path):
+    """The last search of PATH counts for a moment only."""
+    for folder in ("first", "second"):
+        (tmp_path / folder).mkdir()
+
+    def put(folder):
+        tool = tmp_path / folder / "tool"
+        tool.write_text(f"#!/bin/sh\necho from {folder}\nexec sleep 300\n")
+        tool.chmod(0o755)
+
+    put("second")
+    shared.add(id, "tool", env={"PATH": f"{tmp_path}/first:{tmp_path}/second:/bin:/usr/bin"})
+    wait_for(lambda: "from second" in shared.log(id))
+    put("first")
+
+    def runs_the_first():
+        shared.post(f"/restart/{id}")
+        return wait_for(lambda: lines_of(shared, id, "STDOUT")[-1:]) == ["from first"]
+
+    wait_for(runs_the_first)
+    (tmp_path / "first" / "tool").unlink()
+    shared.post(f"/restart/{id}")
+    wait_for(lambda: lines_of(shared, id, "STDOUT")[-1] == "from second")
 
 
 def test_what_is_in_the_middle_of_an_exec_is_not_taken_for_nobodys(monkeypatch):
@@ -935,6 +1042,34 @@ def inside(tmp_path, monkeypatch):
 
 def sleeper(**fields):
     return ProcessSpec.from_json({"id": "p", "command": "sleep", "args": ["600"], **fields})
+
+
+def test_a_log_that_hangs_holds_up_no_stop(inside):
+    """The threads that end runs and see exits wrote some lines themselves: one dead disk held up every stop."""
+    for id in ("a", "b"):
+        inside.add(ProcessSpec.from_json({"id": id, "command": "sleep", "args": ["600"]}))
+    with inside.log("a")._lock:  # as while a write to it hangs
+        inside.stop("a", wait=False)
+        inside.stop("b")
+        lines = "".join(inside.log("b").page(LogQuery())["logs"])
+        assert "killed by SIGTERM" in lines and "Process stopped manually" in lines
+    wait_for(lambda: "Process stopped manually" in Path(inside.log("a").path).read_text())
+
+
+def test_the_end_of_exeio_waits_for_the_lines_of_a_crowd(inside, monkeypatch):
+    """They were in no file yet when it went, where that was slow."""
+    for number in range(20):
+        inside.add(ProcessSpec.from_json({"id": f"p{number}", "command": "sleep", "args": ["600"]}))
+    given = os.writev
+
+    def slow(fd, parts):
+        time.sleep(0.1)
+        return given(fd, parts)
+
+    monkeypatch.setattr("exeio_core.logfile.os.writev", slow)
+    assert inside.shutdown()
+    for number in range(20):
+        assert "killed by SIGTERM" in Path(inside.log(f"p{number}").path).read_text()
 
 
 def test_what_survives_sigkill_is_an_error_stays_stopping_and_is_never_doubled(inside, monkeypatch, tmp_path):

@@ -86,30 +86,18 @@ def test_where_the_system_does_not_count_threads_they_run_all_the_same(monkeypat
     wait_for(lambda: count_threads() == before)
 
 
-def test_a_thread_takes_its_wake_along_and_no_descriptor_is_left():
+def test_threads_that_wait_take_no_descriptor():
+    """Each descriptor is copied, and closed, at each spawn."""
     def descriptors():
         return len(os.listdir("/proc/self/fd" if os.path.isdir("/proc/self/fd") else "/dev/fd"))
 
     before, running = descriptors(), count_threads()
-    spares = Spares(0)
-    for spare in spares.take(3):
-        spare.wake.set()
-        assert readable(spare.wake)
+    spares = Spares(0).take(3)
+    wait_for(lambda: all(spare.native_id for spare in spares))
+    assert descriptors() == before
+    for spare in spares:
         spare.end()
-    wait_for(lambda: descriptors() == before and count_threads() == running)
-
-
-def test_no_descriptor_for_all_of_them_keeps_those_that_there_was_one_for(monkeypatch):
-    before = count_threads()
-    spares = Spares(2)
-    with monkeypatch.context() as patch:
-        wakes = [Wake()]
-        patch.setattr("exeio_core.spares.Wake", lambda: wakes.pop() if wakes else os.open("", 0))
-        with pytest.raises(OSError):
-            spares.take(2)
-        [only] = spares.take(1)
-    only.end()
-    wait_for(lambda: not only.native_id and count_threads() == before)
+    wait_for(lambda: count_threads() == running)
 
 
 def test_no_room_for_all_of_them_keeps_those_that_there_was_room_for(monkeypatch):
