@@ -1,6 +1,7 @@
 """The life of processes in figures: how soon a killed one is back, and what 500 of them cost (`bench.py life`)."""
 
 import os
+import select
 import signal
 import socket
 import statistics
@@ -12,6 +13,8 @@ from typing import Callable, Dict, Iterator, List, NamedTuple
 from bench_server import KEY, Row, Server
 
 COUNT = 500
+#: Over so many an operator in a hurry adds them (`xargs -P`).
+CONNECTIONS = 4
 SLEEP = ["sleep", "100000"]
 #: Something with a heap of its own to give back at its end, as services have.
 PYTHON = ["python3", "-S", "-c", "import time; time.sleep(100000)"]
@@ -24,12 +27,24 @@ class Raw:
         self._socket = socket.create_connection(("127.0.0.1", port))
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
+    def fileno(self) -> int:
+        """For select."""
+        return self._socket.fileno()
+
     def post(self, path: str, body: str = "") -> bytes:
+        self.send(path, body)
+        return self.answer()
+
+    def send(self, path: str, body: str) -> None:
         head = f"POST {path} HTTP/1.1\r\nHost: x\r\nexeio-api-key: {KEY}\r\nContent-Length: {len(body)}\r\n\r\n"
         self._socket.sendall((head + body).encode())
+
+    def answer(self) -> bytes:
         data = b""
         while b"\r\n\r\n" not in data:
-            data += self._socket.recv(65536)
+            more = self._socket.recv(65536)
+            assert more, "exeio has closed the connection"
+            data += more
         length = int(data.split(b"Content-Length: ")[1].split(b"\r\n")[0])
         while len(data) < data.index(b"\r\n\r\n") + 4 + length:
             data += self._socket.recv(65536)
@@ -96,13 +111,17 @@ def restart() -> Iterator[Row]:
 def many() -> Iterator[Row]:
     """500 processes: what they cost to add, to have and to stop; of five rounds the middle ones."""
     end(bare(SLEEP, COUNT))
+    several = [_round(False, CONNECTIONS) for _ in range(5)]
     rounds = [_round(idle) for idle in (False, False, False, False, True)]
-    one = sorted(rounds, key=lambda one: one.added / one.spawned)[len(rounds) // 2]
-    yield Row(f"{COUNT} processes added through the API (of 5)", f"{one.added:.2f} s",
-              f"{COUNT} bare Popen with three pipes", f"{one.spawned:.2f} s", one.added / one.spawned, "at most 2.5")
+    base = f"{COUNT} bare Popen with three pipes"
+    for how, added in ((f"over {CONNECTIONS} connections", several), ("one after the other", rounds)):
+        one = sorted(added, key=lambda one: one.added / one.spawned)[len(added) // 2]
+        yield Row(f"{COUNT} processes added through the API, {how} (of 5)", f"{one.added:.2f} s", base,
+                  f"{one.spawned:.2f} s", one.added / one.spawned, "at most 2.5")
     yield from rounds[-1].rows
+    rounds += several
     one = sorted(rounds, key=lambda one: one.stopped / one.ended)[len(rounds) // 2]
-    yield Row("stop-all (of 5)", f"{one.stopped:.2f} s", f"{COUNT} bare ones ended one after the other",
+    yield Row("stop-all (of 10)", f"{one.stopped:.2f} s", f"{COUNT} bare ones ended one after the other",
               f"{one.ended:.2f} s", one.stopped / one.ended, "at most 3")
     yield from _stop_of_heavier_ones()
 
@@ -117,19 +136,35 @@ class _Round(NamedTuple):
     rows: List[Row]
 
 
-def _round(idle: bool) -> _Round:
+def _add(port: int, connections: int) -> None:
+    """Add COUNT processes; over each connection one after the other."""
+    free = [Raw(port) for _ in range(connections)]
+    at_work: List[Raw] = []
+    for number in range(COUNT):
+        while not free:
+            free, _, _ = select.select(at_work, [], [])
+            for one in free:
+                one.answer()
+                at_work.remove(one)
+        at_work.append(free.pop())
+        at_work[-1].send("/add", f'{{"id": "p{number}", "command": "{SLEEP[0]}", "args": ["{SLEEP[1]}"]}}')
+    for one in at_work:
+        one.answer()
+    for one in free + at_work:
+        one.close()
+
+
+def _round(idle: bool, connections: int = 1) -> _Round:
     """Add and stop COUNT processes; `idle`: also look at what they do in ten seconds."""
     rows: List[Row] = []
     with Server() as server:
         memory = server.rss()
-        client = Raw(server.port)
         began = time.perf_counter()
         children = bare(SLEEP, COUNT)
         base = time.perf_counter() - began
         ended = end(children)
         began = time.perf_counter()
-        for number in range(COUNT):
-            client.post("/add", f'{{"id": "p{number}", "command": "{SLEEP[0]}", "args": ["{SLEEP[1]}"]}}')
+        _add(server.port, connections)
         added = time.perf_counter() - began
         each = (server.rss() - memory) / COUNT
         rows.append(Row("memory of exeio for each", f"{each:.0f} KB", "", "", None, "at most 64 KB"))
@@ -142,6 +177,7 @@ def _round(idle: bool) -> _Round:
             switches = server.switches() - switches
             rows.append(Row("idle for 10 s: context switches of all threads", str(switches), "", "", None,
                             "at most 10"))
+        client = Raw(server.port)
         began = time.perf_counter()
         client.post("/stop-all")
         stopped = time.perf_counter() - began
