@@ -44,9 +44,6 @@ class Owner(Protocol):
     def refused(self, run: Run, error: ExeioError) -> None:
         """Take note that it could not be spawned; nothing is left of the run."""
 
-    def exited(self, run: Run, exit: Exit) -> None:
-        """Take note how the main process has ended, unless that is known; it is not reaped."""
-
     def drained(self, run: Run) -> None:
         """Take note that what the main process wrote is in the log, and its exit, too."""
 

@@ -235,7 +235,7 @@ class Machine:
         """The run's threads end."""
         self._live_runs.discard(run)
 
-    # From the watchdog, the first of them also from a run's thread.
+    # From the watchdog.
 
     def exited(self, run: Run, exit: Exit) -> None:
         """The main process has ended like this."""
