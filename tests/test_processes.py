@@ -304,6 +304,7 @@ def test_output_never_comes_before_the_start_in_the_log(tmp_path):
 
         def spawned(self, run):
             run.note_exit(run.peek_exit(), 0.5)
+            run.look(False)
 
         def drained(self, run):
             run.reap()
