@@ -371,8 +371,8 @@ class Run:
             reader.drain()
             reader.flush()
             self._note_drained(stream)
+        over = self._over  # looked at first: what was said before it is then written by now
         self.log.write_said()
-        over = self._over
         if over and self.lingering:
             with self._lock:
                 reader.release()

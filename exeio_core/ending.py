@@ -80,8 +80,9 @@ class Ender:
         """`instance` begins this exeio's own marks; `spares` has their threads. Raises OSError (EMFILE)."""
         self._owner = owner
         self._spares = spares
-        # Runs whose readers have to hear of their end, and when they are told (again).
-        self._unheard: Deque[Tuple[float, Run]] = collections.deque()
+        # Runs whose readers have to hear of their end, and when they are told: as any thread says, and in order.
+        self._finished: Deque[Tuple[float, Run]] = collections.deque()
+        self._unheard: List[Tuple[float, int, Run]] = []
         self._tree = proctree.supported()
         self._wake = Wake()
         # What signal.set_wakeup_fd takes is a byte a signal: a pipe, since an eventfd refuses less than eight.
@@ -141,7 +142,7 @@ class Ender:
 
     def let_go(self, run: Run, now: bool) -> None:
         """Wake the readers of a run whose end has come: `now`, or in a crowd later. Never blocks."""
-        self._unheard.append((time.monotonic() + (_REST if self.crowded and not now else 0.0), run))
+        self._finished.append((time.monotonic() + (_REST if self.crowded and not now else 0.0), run))
         self._wake.set()
 
     def hurry(self) -> None:
@@ -219,13 +220,19 @@ class Ender:
         until the next are due, or None. While others end, threads are kept, for those that start again.
         """
         self._spares.keep(bool(self._tasks))
-        now, again = time.monotonic(), []
-        while self._unheard:
-            when, run = self._unheard.popleft()
-            if when > now or not run.urge():
-                again.append((when if when > now else now + _UNHEARD, run))
-        self._unheard.extend(again)
-        return min(when for when, _ in again) - now if again else None
+        while self._finished:
+            when, run = self._finished.popleft()
+            heapq.heappush(self._unheard, (when, next(self._serial), run))
+        now = time.monotonic()
+        while self._unheard and self._unheard[0][0] <= now:
+            run = heapq.heappop(self._unheard)[2]
+            heard = False
+            try:
+                heard = run.urge()
+            finally:
+                if not heard:
+                    heapq.heappush(self._unheard, (now + _UNHEARD, next(self._serial), run))
+        return self._unheard[0][0] - now if self._unheard else None
 
     def _ask_some(self, orphans: List[Stat]) -> None:
         """Send the stop signal to some of those whose end has begun; the others have their turn in the next pass.
@@ -333,8 +340,8 @@ class Ender:
             task.look_at = now + _SECOND_LOOK
             heapq.heappush(self._clock, (task.look_at, next(self._serial), task))
         if run is not None and _leader_only(run):
-            _send_unreaped(run.pid, task.signal)
-            _send_unreaped(run.pid, signal.SIGCONT)
+            proctree.send_unreaped(run.pid, task.signal)
+            proctree.send_unreaped(run.pid, signal.SIGCONT)
             return
         if run is not None:
             proctree.send_group(run.pid, task.signal)
@@ -353,13 +360,13 @@ class Ender:
         """Kill what has come to light since the kill, by the shortest way: some move on every few milliseconds."""
         for one in orphans:
             if self._belonging.belongs(task.run, one):
-                _send_unreaped(one.pid, signal.SIGKILL)
+                proctree.send_unreaped(one.pid, signal.SIGKILL)
 
     def _kill(self, task: _Task) -> None:
         """Kill all of a run; those outside the group are stopped first and looked for again, to beat forkers."""
         run = task.run
         if run is not None and _leader_only(run):
-            _send_unreaped(run.pid, signal.SIGKILL)
+            proctree.send_unreaped(run.pid, signal.SIGKILL)
             return
         stopped: Set[Member] = set()
         members: Set[Member] = set()
@@ -410,11 +417,3 @@ class Ender:
 
 def _leader_only(run: Optional[Run]) -> bool:
     return run is not None and run.spec.kill_mode == "process"
-
-
-def _send_unreaped(pid: int, number: int) -> None:
-    # A leader is not reaped before this thread has said that its run is empty, an orphan by this thread alone.
-    try:
-        os.kill(pid, number)
-    except (ProcessLookupError, PermissionError):
-        pass

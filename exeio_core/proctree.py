@@ -8,6 +8,7 @@ says so by returning nothing.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import os
@@ -280,6 +281,15 @@ def send_group(group: int, number: int) -> bool:
         return True
     except (ProcessLookupError, PermissionError):
         return False
+
+
+def send_unreaped(pid: int, number: int) -> None:
+    """Send a signal to a child of exeio's that is known not to be reaped, if it may be signalled.
+
+    A leader is not, before the ender has said that its run is empty; an orphan is reaped by the ender alone.
+    """
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.kill(pid, number)
 
 
 def group_is_empty(group: int) -> bool:
