@@ -57,7 +57,7 @@ class Process:
         "again", "announced", "announced_pid", "attempts", "automatic", "changed", "drained", "due", "emptied", "exit",
         "failed", "first_tick", "fragment", "history", "last_run", "last_tick", "log", "offered", "one_off",
         "provisional", "reason", "refusals", "removed", "restarts", "run", "run_count", "run_deadline", "saved",
-        "settled", "spec", "state", "streak", "stuck", "timed_out", "usage", "wall_offset", "want_up",
+        "saved_version", "settled", "spec", "state", "streak", "stuck", "timed_out", "usage", "wall_offset", "want_up",
     )
 
     def __init__(self, spec: ProcessSpec, log: LogFile, lock: threading.Lock) -> None:
@@ -73,6 +73,7 @@ class Process:
         self.provisional = False   # `/add` has not succeeded yet: not shown, and gone if it fails
         self.removed = False       # being removed: nobody may start it any more
         self.saved = False         # is in processes.json
+        self.saved_version = 0     # which save that tells of
         self.offered = False       # is there, was there, or is on its way
         self.run: Optional[Run] = None
         self.drained = False       # what the main process wrote is in the log

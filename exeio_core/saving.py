@@ -57,8 +57,9 @@ class Saver:
         self.store.put_all([(process.id, entry) for process, entry in entries], version)
         with self._lock:
             for process, entry in entries:
-                process.saved = entry is not None
-                process.touch()
+                if version > process.saved_version:  # an older save may come back later, and the file is not of it
+                    process.saved, process.saved_version = entry is not None, version
+                    process.touch()
 
 
 def not_remembered(process: Process, done: str, trouble: Optional[ExeioError]) -> Optional[Failed]:

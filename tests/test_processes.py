@@ -1073,6 +1073,26 @@ def test_the_end_of_exeio_waits_for_the_lines_of_a_crowd(inside, monkeypatch):
         assert "killed by SIGTERM" in Path(inside.log(f"p{number}").path).read_text()
 
 
+def test_a_save_that_comes_back_late_does_not_tell_of_an_older_file(inside, monkeypatch):
+    """A stop was being saved while an update took the process out of the file: it was told as saved, and was not."""
+    inside.add(sleeper(save_for_next_run=True))
+    begun, go_on, given = threading.Event(), threading.Event(), inside.saver.store.put_all
+
+    def put_all(entries, version):
+        if entries[0][1] is not None:
+            begun.set()
+            assert go_on.wait(10)
+        given(entries, version)
+
+    monkeypatch.setattr(inside.saver.store, "put_all", put_all)
+    stopping = in_thread(inside.stop, "p")
+    assert begun.wait(10)
+    inside.update("p", lambda base: ProcessSpec.from_json({**base.to_json(), "save_for_next_run": False}))
+    go_on.set()
+    stopping()
+    assert inside.status("p")["saved"] is False and inside.saver.store.load() == []
+
+
 def test_what_survives_sigkill_is_an_error_stays_stopping_and_is_never_doubled(inside, monkeypatch, tmp_path):
     """As a process in uninterruptible sleep does: the signals are sent and have no effect."""
     monkeypatch.setattr(ending, "KILL_LIMIT", 0.2)
