@@ -210,8 +210,7 @@ class Ender:
             for task in [*self._tasks.values(), *self._exited]:
                 if not task.killing:
                     self._due(task, time.monotonic())
-        left, rest = self._run_clock(), self._wake_readers()
-        return left if rest is None else rest if left is None else min(left, rest)
+        return min((left for left in (self._run_clock(), self._wake_readers()) if left is not None), default=None)
 
     def _wake_readers(self) -> Optional[float]:
         """Wake the readers of runs whose end has come, until they have heard; those that ended in a crowd rest first.

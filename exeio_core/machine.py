@@ -210,11 +210,11 @@ class Machine:
             event = Event.REFUSED
             if wanted and (process.automatic or process.one_off):
                 if process.spec.periodic:  # also a run beside the schedule, which stays
-                    self._next_period(process, effects)
+                    self._next_period(process)
                     event = Event.DEFERRED
                 elif process.spec.auto_restart:
                     verdict = lifecycle.after_refusal(process.spec, error.message, process.streak, _jitter())
-                    event = self._take(process, verdict, effects)
+                    event = self._take(process, verdict)
                 if event is Event.REFUSED:
                     self._tell_over(process, None, effects)
             if not process.provisional:
@@ -228,8 +228,6 @@ class Machine:
             process = self._of_run[run]
             process.drained = True
             self._finish_run(process, effects)
-        if process.run is run:
-            self.ender.wake()  # to have that logged where others outlive the main process
 
     def ended(self, run: Run) -> None:
         """The run's threads end."""
@@ -351,14 +349,14 @@ class Machine:
             self.schedule_from(process, clock())
             return Event.AGAIN
         if process.spec.periodic:
-            return self._next_period(process, effects)
+            return self._next_period(process)
         verdict = lifecycle.after_run(process.spec, exit, run.uptime, process.streak, _jitter())
-        event = self._take(process, verdict, effects)
+        event = self._take(process, verdict)
         if event is Event.DONE:
             self._tell_over(process, exit, effects)
         return event
 
-    def _take(self, process: Process, verdict: Verdict, effects: Effects) -> Event:
+    def _take(self, process: Process, verdict: Verdict) -> Event:
         """Note what was decided about the next run. Caller holds self.lock."""
         process.streak = verdict.streak
         process.failed, process.reason = verdict.failed, verdict.reason
@@ -372,7 +370,7 @@ class Machine:
             process.log.say(verdict.reason)
         return verdict.event
 
-    def _next_period(self, process: Process, effects: Effects) -> Event:
+    def _next_period(self, process: Process) -> Event:
         """Set the time of the next periodic run. Caller holds self.lock."""
         assert process.spec.period_seconds is not None
         process.due, missed = lifecycle.next_tick(process.first_tick, process.spec.period_seconds, clock(),

@@ -131,8 +131,7 @@ class Watchdog:
             self._told.append(run)
         for _ in range(len(self._told)):
             run = self._told.popleft()
-            # Its own thread may have seen the end; then it may be reaped, and its pid another's.
-            exit = run.exit or run.peek_exit()
+            exit = run.peek_exit()
             if exit is None:
                 self._told.append(run)
                 continue

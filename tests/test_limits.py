@@ -171,10 +171,6 @@ def test_where_no_more_can_be_watched_a_thread_waits():
 
     class OneRun(subprocess.Popen):
         spec = types.SimpleNamespace(id="job")
-        exit = None
-
-        def poke(self):
-            pass
 
         def wait_exit(self):
             os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)

@@ -803,21 +803,44 @@ def test_who_reads_waits_for_what_is_just_being_written(tmp_path, monkeypatch):
     path = tmp_path / "p.log"
     log = make(path)
     log.system("first")
-    entered, given = threading.Event(), os.writev
+    entered, asked, go_on, given = threading.Event(), threading.Event(), threading.Event(), os.writev
 
     def slow(fd, parts):
         entered.set()
-        time.sleep(0.2)  # of the write itself
+        assert go_on.wait(10)
         return given(fd, parts)
+
+    class Noted:
+        """The log's lock, which tells of who asks for it."""
+
+        def __init__(self, lock):
+            self.lock = lock
+
+        def acquire(self, timeout=-1):
+            asked.set()
+            return self.lock.acquire(timeout=timeout)
+
+        def release(self):
+            self.lock.release()
+
+        __enter__ = acquire
+
+        def __exit__(self, *exc):
+            self.release()
 
     monkeypatch.setattr(logfile.os, "writev", slow)
     log.say("second")
     writer = threading.Thread(target=log.write_said)
     writer.start()
     assert entered.wait(10)
-    logs = log.page(LogQuery())["logs"]
-    writer.join()
-    assert isinstance(logs, list) and logs[0].endswith(": second")
+    log._lock, pages = Noted(log._lock), []
+    reader = threading.Thread(target=lambda: pages.append(log.page(LogQuery())["logs"]))
+    reader.start()
+    assert asked.wait(10), "it does not wait for the writer"
+    go_on.set()
+    writer.join(10)
+    reader.join(10)
+    assert pages[0][0].endswith(": second")
     log.close()
 
 

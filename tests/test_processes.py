@@ -381,7 +381,7 @@ def test_the_files_tell_of_a_stop_of_all_when_it_is_answered(server):
 
 
 READS_ITSELF = """
-import os, signal, sys, time
+import os, signal, sys
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 for fd in (1, 2):
     if os.fork() == 0:
@@ -391,11 +391,11 @@ for fd in (1, 2):
 if sys.argv[1] == "leave":
     sys.stdout.write("half a line")
     sys.exit(3)
-time.sleep(300)
+while True:
+    signal.pause()
 """
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason=NOT_HERE + "/proc")
 @pytest.mark.parametrize("leader", ["leave", "stay"])
 def test_one_that_reads_its_own_output_can_be_stopped(shared, id, leader):
     """It takes what it has written out of the pipe again, and what wakes exeio's readers, which goes through it."""
@@ -408,7 +408,6 @@ def test_one_that_reads_its_own_output_can_be_stopped(shared, id, leader):
     shared.post(f"/remove/{id}")
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason=NOT_HERE + "/proc")
 def test_somebody_who_reads_a_pipe_of_output_holds_up_nothing(shared, id):
     """`cat /proc/PID/fd/1` also takes what wakes exeio's reader: a run stayed "stopping" for ever."""
     thieves = []
@@ -1061,14 +1060,17 @@ def test_the_end_of_exeio_waits_for_the_lines_of_a_crowd(inside, monkeypatch):
     """They were in no file yet when it went, where that was slow."""
     for number in range(20):
         inside.add(ProcessSpec.from_json({"id": f"p{number}", "command": "sleep", "args": ["600"]}))
-    given = os.writev
+    go_on, given = threading.Event(), os.writev
 
     def slow(fd, parts):
-        time.sleep(0.1)
+        assert go_on.wait(10)
         return given(fd, parts)
 
     monkeypatch.setattr("exeio_core.logfile.os.writev", slow)
-    assert inside.shutdown()
+    ending_it = in_thread(inside.shutdown)
+    wait_for(lambda: any(one.name == "exeio-said" for one in threading.enumerate()), what="who waits for the lines")
+    go_on.set()
+    assert ending_it()
     for number in range(20):
         assert "killed by SIGTERM" in Path(inside.log(f"p{number}").path).read_text()
 
