@@ -1058,17 +1058,22 @@ def test_a_log_that_hangs_holds_up_no_stop(inside):
 
 def test_the_end_of_exeio_waits_for_the_lines_of_a_crowd(inside, monkeypatch):
     """They were in no file yet when it went, where that was slow."""
+    monkeypatch.setattr(ending, "_REST", 60)  # nor do their own threads write them earlier
     for number in range(20):
         inside.add(ProcessSpec.from_json({"id": f"p{number}", "command": "sleep", "args": ["600"]}))
-    go_on, given = threading.Event(), os.writev
+    runs = inside.machine.live_runs()
+    wait_for(lambda: all(one is not None and one.quiet() for run in runs for one in (run._out, run._err)))
+    waits, go_on, given = threading.Event(), threading.Event(), os.writev
 
     def slow(fd, parts):
-        assert go_on.wait(10)
+        if threading.current_thread().name == "exeio-said":  # what is left of the crowd is written by itself
+            waits.set()
+            assert go_on.wait(10)
         return given(fd, parts)
 
     monkeypatch.setattr("exeio_core.logfile.os.writev", slow)
     ending_it = in_thread(inside.shutdown)
-    wait_for(lambda: any(one.name == "exeio-said" for one in threading.enumerate()), what="who waits for the lines")
+    assert waits.wait(10)
     go_on.set()
     assert ending_it()
     for number in range(20):
