@@ -11,11 +11,9 @@ of a run is decided by `after_run` from both. A periodic process is the same mac
 from __future__ import annotations
 
 import enum
-import functools
-import signal
 from typing import Dict, NamedTuple, Optional, Tuple
 
-from .spec import ProcessSpec
+from .spec import ProcessSpec, signal_name
 
 
 class State(enum.Enum):
@@ -113,25 +111,13 @@ class Exit(NamedTuple):
 
     @property
     def signal_name(self) -> Optional[str]:
-        """The signal as "SIGKILL"; a real-time signal without a name of its own as "SIGRTMIN+3"."""
+        """The signal as "SIGKILL"; a real-time one as kill(1) writes it: "SIGRTMIN+3", "SIGRTMAX-3"."""
         return None if self.signal is None else signal_name(self.signal)
 
     def __str__(self) -> str:
         if self.signal is None:
             return f"exited with code {self.code}"
         return f"killed by {self.signal_name}" + (" (core dumped)" if self.core else "")
-
-
-@functools.cache
-def signal_name(number: int) -> str:
-    """Return the name of signal `number` with SIG; numbers between the named real-time ones count from SIGRTMIN."""
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        first = getattr(signal, "SIGRTMIN", None)
-        if first is not None and number > first:
-            return f"SIGRTMIN+{number - first}"
-        return f"signal {number}"
 
 
 class Streak(NamedTuple):

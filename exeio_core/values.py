@@ -109,8 +109,8 @@ def signal_number(name: str) -> int:
 
 def signal_name(number: int) -> str:
     """The name of a signal for people, with SIG ("SIGKILL"); "signal 99" for one without a name."""
-    name = _SIGNAL_NAMES.get(number)
-    return f"SIG{name}" if name else f"signal {number}"
+    name = _SIGNAL_NAMES.get(number, "")
+    return f"SIG{name}" if name and not name.isdigit() else f"signal {number}"
 
 
 class Kind(ABC):

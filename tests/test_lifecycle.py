@@ -19,11 +19,10 @@ from exeio_core.lifecycle import (
     is_success,
     next_tick,
     restart_delay,
-    signal_name,
     status_word,
     step,
 )
-from exeio_core.spec import ProcessSpec
+from exeio_core.spec import ProcessSpec, check_signal
 
 # The table once more, as a person would draw it: "-" cannot happen, "." changes nothing but what is wanted.
 GRID = """
@@ -133,13 +132,13 @@ def test_an_exit_in_words(exit, text, name):
     assert (str(exit), exit.signal_name) == (text, name)
 
 
-def test_names_of_signals_without_a_name_of_their_own():
-    assert signal_name(signal.SIGHUP) == "SIGHUP"
-    assert signal_name(200) in ("signal 200", f"SIGRTMIN+{200 - getattr(signal, 'SIGRTMIN', 0)}")
+def test_a_real_time_signal_has_one_name_wherever_it_is_told():
     if hasattr(signal, "SIGRTMIN"):
-        assert signal_name(signal.SIGRTMIN) == "SIGRTMIN"
-        assert signal_name(signal.SIGRTMIN + 3) == "SIGRTMIN+3"
-    assert signal_name(0) == "signal 0"
+        first, last = int(signal.SIGRTMIN), int(signal.SIGRTMAX)
+        names = [Exit(None, number).signal_name for number in (first, first + 3, last - 3, last)]
+        assert names == ["SIGRTMIN", "SIGRTMIN+3", "SIGRTMAX-3", "SIGRTMAX"]
+        assert all(Exit(None, number).signal_name == f"SIG{check_signal(number)}" for number in range(first, last + 1))
+    assert Exit(None, 0).signal_name == "signal 0"
 
 
 @pytest.mark.parametrize("codes, exit, good", [
