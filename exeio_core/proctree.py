@@ -17,7 +17,7 @@ import stat as stat_module
 import sys
 import threading
 import time
-from typing import Callable, Dict, Iterable, List, NamedTuple, Optional, Set, TypeVar
+from typing import Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Set, Tuple, TypeVar
 
 _T = TypeVar("_T")
 
@@ -230,6 +230,24 @@ def children(pid: int, thread: Optional[int] = None) -> List[int]:
 def scan() -> List[Stat]:
     """Return every process there is."""
     return [one for one in (stat(int(name)) for name in _names("/proc") if name.isdigit()) if one is not None]
+
+
+def census(end: float) -> Iterator[Tuple[Stat, List[str]]]:
+    """Give every living process and its marks, and miss none that hands over to a copy of itself every millisecond.
+
+    A listing passes over no such chain, since each has a higher pid than the one before; but one may be gone when it is
+    looked at. So /proc is listed anew until that has nothing new, or the monotonic clock is at `end`.
+    """
+    known: Set[str] = set()
+    while True:
+        new = [name for name in _names("/proc") if name.isdigit() and name not in known]
+        for name in new:
+            one = stat(int(name))
+            if one is not None and not one.dead:
+                yield one, marks(one.pid)
+        known.update(new)
+        if not new or time.monotonic() > end:
+            return
 
 
 def descendants(pids: Iterable[int]) -> List[Stat]:

@@ -14,7 +14,7 @@ import signal
 import sys
 import threading
 import time
-from typing import Callable, Dict, Iterable, List, Mapping, Optional, Set, Tuple
+from typing import Callable, Container, Dict, Iterable, List, Mapping, Optional, Set, Tuple
 
 from . import proctree
 from .belonging import LET_ALONE
@@ -24,6 +24,8 @@ from .runstate import Spawned
 
 #: Seconds between two scans while something is being ended, unless one of the known has ended before.
 _LOOK_AGAIN = 0.25
+#: Seconds for which one look follows what moves on, or a machine on which new processes come all the time.
+_CHASE_SECONDS = 0.5
 
 
 class Leftovers:
@@ -37,35 +39,53 @@ class Leftovers:
         self._hurry = False
         self._thread: Optional[threading.Thread] = None
 
-    def find(self) -> Dict[str, Set[Member]]:
-        """Return the living processes of earlier runs by process id (of exeio); a scan of all of /proc."""
+    def find(self, kill: Container[str] = ()) -> Dict[str, Set[Member]]:
+        """Return the processes of earlier runs by process id (of exeio); a scan of all of /proc.
+
+        What has moved on before it could be looked at again is looked for anew, for _CHASE_SECONDS, and then counts as
+        living. Of the ids in `kill` each is killed at sight, since it may have moved on a millisecond later.
+        """
         if not proctree.supported():
             return {}
+        end = time.monotonic() + _CHASE_SECONDS
+        while True:
+            seen, living = self._scan(kill, end)
+            if len(seen) == len(living) or time.monotonic() > end:
+                return {**seen, **living}
+
+    def _scan(self, kill: Container[str], end: float) -> Tuple[Dict[str, Set[Member]], Dict[str, Set[Member]]]:
+        """Return who was seen, and who still lives afterwards, with all below them."""
         own = os.getpid()
-        everything = {one.pid: one for one in proctree.scan() if not one.dead and one.pid != own}
+        everything: Dict[int, Stat] = {}
         found: Dict[str, Set[int]] = {}
         spared: Set[int] = set()
-        for pid in everything:
-            for mark in proctree.marks(pid):
+        for one, marks in proctree.census(end):
+            if one.pid == own:
+                continue
+            everything[one.pid] = one
+            for mark in marks:
                 if mark.startswith(self._prefix):
+                    id = mark.split("/")[1]
                     if mark.endswith(LET_ALONE):
-                        spared.add(pid)
+                        spared.add(one.pid)
                     else:
-                        found.setdefault(mark.split("/")[1], set()).add(pid)
+                        found.setdefault(id, set()).add(one.pid)
+                        if id in kill:
+                            proctree.send(Member(one.pid, one.start), signal.SIGKILL)
         alone: Set[int] = set()  # main processes whose descendants are let alone
         for run in self.runs:
             for pid in self._of_run(run, everything, found.get(run.id, set()), spared):
                 found.setdefault(run.id, set()).add(pid)
                 if not run.tree:
                     alone.add(pid)
-        result: Dict[str, Set[Member]] = {}
+        living: Dict[str, Set[Member]] = {}
         for id, pids in found.items():
             below = proctree.descendants(pids - alone)
             members = {Member(one.pid, one.start) for one in below if one.pid != own and one.pid not in spared}
             members |= {Member(pid, everything[pid].start) for pid in pids & alone}
             if members:
-                result[id] = members
-        return result
+                living[id] = members
+        return {id: {Member(pid, everything[pid].start) for pid in pids} for id, pids in found.items()}, living
 
     def _of_run(self, run: Spawned, everything: Mapping[int, Stat], marked: Set[int], spared: Set[int]) -> Set[int]:
         leader = everything.get(run.pid)
@@ -111,10 +131,12 @@ class Leftovers:
             told: Set[str] = set()
             left = set(found)
             while found:
+                kill: Set[str] = set()
                 for id, members in found.items():
                     number, grace = manner(id)
                     late = time.monotonic() - began
                     if late >= grace or self._hurry:
+                        kill.add(id)
                         self._kill(members)
                         if late >= grace + KILL_LIMIT and id not in told:
                             told.add(id)
@@ -125,7 +147,7 @@ class Leftovers:
                     asked |= members
                 _wait_for_end(found.values())
                 # What is gone may have been started again by now, with the same mark: it is not looked for any more.
-                found = {id: members for id, members in self.find().items() if id in left}
+                found = {id: members for id, members in self.find(kill).items() if id in left}
                 for id in left - set(found):
                     left.discard(id)
                     gone(id)

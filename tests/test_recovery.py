@@ -1,6 +1,7 @@
 """What a supervisor that was killed leaves behind, and what the next start makes of it: each process once."""
 
 import contextlib
+import fcntl
 import json
 import os
 import signal
@@ -191,6 +192,29 @@ def test_nasty_leftovers(server, name):
     crash(server)
     wait_for(lambda: f"{name}: nothing is left of its earlier run" in said(server))
     assert copies(server, name) == [] and not nasty.alive(main)
+
+
+@pytest.mark.parametrize("attempt", range(3))  # one of four was found by luck
+def test_leftovers_that_run_away_are_not_said_to_be_gone(server, attempt):
+    """A look at all processes read what had moved on meanwhile, and that was taken for the end of it."""
+    server.post("/add", {"id": "p", **nasty.command("chain", server.folder / "go")})
+    wait_for(lambda: "STDOUT: ready" in server.log("p"))
+    with open(server.folder / "go.held", "a") as held:
+        wait_for(lambda: not is_free(held))
+        server.options = ("--stop-timeout", "0.3")
+        crash(server)
+        wait_for(lambda: "p: nothing is left of its earlier run" in said(server))
+        assert is_free(held)
+
+
+def is_free(file):
+    """Whether nobody holds a lock on it."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    fcntl.flock(file, fcntl.LOCK_UN)
+    return True
 
 
 # Pids of others.
