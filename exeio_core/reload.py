@@ -126,7 +126,9 @@ def _remove(supervisor: Supervisor, process: Optional[Process]) -> Optional[str]
         return None
     try:
         supervisor.remove(process.id, only=process)
-    except NotFound:
+    except (NotFound, Conflict):
+        if _settled(supervisor, process.id) is process:
+            raise
         return None  # by another request
     return "removed"
 

@@ -3,6 +3,7 @@
 import json
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from support import wait_for
@@ -145,3 +146,17 @@ def test_slow_stops_go_side_by_side(server):
     began = time.monotonic()
     assert sorted(reloaded(server)) == ids
     assert time.monotonic() - began < 5.5  # one after the other they would take six
+
+
+def test_a_missing_one_that_is_being_removed_is_no_failure(server):
+    """Its removal by a request, which took a while, was told as a failure of the reload."""
+    server.sh("p", "trap '' TERM; echo ready; while :; do sleep 0.1; done", save_for_next_run=True,
+              stop_timeout_seconds=1)
+    wait_for(lambda: "STDOUT: ready" in server.log("p"))
+    write(server)
+    with ThreadPoolExecutor(1) as other:
+        removal = other.submit(server.call, "POST", "/remove/p")
+        wait_for(lambda: status(server, "p") == "stopping")
+        assert reloaded(server) == {}
+        assert removal.result()[0] == 200
+    assert server.call("GET", "/status/p")[0] == 404
