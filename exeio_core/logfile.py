@@ -72,7 +72,7 @@ class LogFile:
         self._serial = 0
         self._checked = 0.0
         self._blocked_until = 0.0
-        self._untrimmed = False  # whether bytes of a torn line may stand after `_end`
+        self._untrimmed = 0  # bytes of a torn line that stand at the end of the file
         self._lost = 0  # lines lost since the last gap line
         self._reason = ""
         self.said: Deque[bytes] = collections.deque()  # SYSTEM lines to be written first; taking no lock to put one in
@@ -117,11 +117,15 @@ class LogFile:
                 self._open()
 
     def settle(self) -> None:
-        """Append what was said, and try to state lines that were lost, unless somebody is appending for long."""
-        if (self.said or self._lost) and self._lock.acquire(timeout=_SETTLE_SECONDS if self.said else 0):
+        """Append what was said, look at what others did to the file, and try to state lines that were lost.
+
+        Unless somebody is appending for long.
+        """
+        late = self._fd >= 0 and time.monotonic() - self._checked >= _CHECK_SECONDS
+        if (self.said or self._lost or late) and self._lock.acquire(timeout=_SETTLE_SECONDS if self.said else 0):
             try:
                 self._append_said()
-                if self._lost and not (self._purged or self._closed):
+                if (self._lost or late) and not (self._purged or self._closed):
                     self._append([], 0, 0, stamp()[2])
             finally:
                 self._lock.release()
@@ -146,9 +150,7 @@ class LogFile:
                 self._open()
             elif now - self._checked >= _CHECK_SECONDS:
                 self._check(now)
-            if self._untrimmed:
-                os.ftruncate(self._fd, self._end)
-                self._untrimmed = False
+            self._trim()
         except OSError as error:
             self._lose(lines, error)
             return
@@ -208,17 +210,22 @@ class LogFile:
         except OSError as error:
             written = b"" if self._lost else b"".join(parts)[:done]
             kept = written.count(b"\n")
+            whole = written.rfind(b"\n") + 1
             self._lose(lines - kept, error)
-            self._extend(written.rfind(b"\n") + 1, kept, number)
-            self._untrimmed = done > 0
-            if self._untrimmed:
-                with contextlib.suppress(OSError):  # tried again before the next write
-                    os.ftruncate(self._fd, self._end)
-                    self._untrimmed = False
+            self._extend(whole, kept, number)
+            self._untrimmed = done - whole
+            with contextlib.suppress(OSError):  # tried again before the next write
+                self._trim()
             return False
         self._extend(size, lines + 1 if self._lost else lines, number)
         self._lost = 0
         return True
+
+    def _trim(self) -> None:
+        """Take away a torn line, from wherever the end is by now. Raises OSError. Caller holds the lock."""
+        if self._untrimmed:
+            os.ftruncate(self._fd, max(0, os.fstat(self._fd).st_size - self._untrimmed))
+            self._untrimmed = 0
 
     def _extend(self, size: int, lines: int, number: int) -> None:
         """Publish what has been written. Caller holds the lock."""
@@ -243,7 +250,7 @@ class LogFile:
         fd, key, size = logfiles.open_for_appending(self.path)
         self._fd = fd
         self._checked = time.monotonic()
-        self._untrimmed = False
+        self._untrimmed = 0
         if self._segment is None or self._segment.key != key or self._end != size:
             self._begin(key, size)
 
@@ -304,36 +311,29 @@ class LogFile:
     def clear(self) -> None:
         """Empty the log, its rotated files too. Raises OSError; lines that come meanwhile are kept."""
         with self._lock:
-            self.cleared += 1
             self.said.clear()
-            try:
-                logfiles.delete_rotated(self.path)
-                with contextlib.suppress(FileNotFoundError):
-                    os.truncate(self.path, 0)
-            finally:
-                self._forget()
-                self.cleared += 1
+            self._do_away(lambda path: os.truncate(path, 0))
         self.poke()
 
     def purge(self) -> None:
         """Delete the log and its rotated files, for good: lines that come later are not written. Raises OSError."""
         with self._lock:
             self._purged = True
-            self.cleared += 1
-            try:
-                logfiles.delete_rotated(self.path)
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(self.path)
-            finally:
-                self._forget()
-                self.cleared += 1
+            self._do_away(os.unlink)
         self._end_followers()
 
-    def _forget(self) -> None:
-        """The files are not what they were: look at them again before the next line."""
-        self._close()
-        self._segment = None
-        self.view = None
+    def _do_away(self, with_file: Callable[[str], None]) -> None:
+        """Delete the rotated files and do `with_file`; what there is then is looked at before the next line."""
+        self.cleared += 1
+        try:
+            logfiles.delete_rotated(self.path)
+            with contextlib.suppress(FileNotFoundError):
+                with_file(self.path)
+        finally:
+            self._close()
+            self._segment = None
+            self.view = None
+            self.cleared += 1
 
     def close(self) -> None:
         """Close the file and end all followers; a later line opens the file again, for a moment."""

@@ -538,6 +538,36 @@ def test_any_trouble_at_any_moment_leaves_whole_lines_and_true_counts(tmp_path, 
         log.close()
 
 
+def test_a_torn_line_is_taken_away_from_where_a_truncation_has_put_it(tmp_path, monkeypatch):
+    """The file became as long as it had been before, with zeros."""
+    everything = 10**9
+    sizes = iter([everything, 30, -1, everything])
+    monkeypatch.setattr(logfile, "os", Disk(lambda size: min(size, next(sizes))))
+    log = make(tmp_path / "a.log")
+    stream = log.stream(b"STDOUT")
+    stream.feed(b"1\n2\n3\n")
+    os.truncate(log.path, 0)
+    stream.feed(b"4444\n5555\n")
+    assert os.path.getsize(log.path) == 0
+    stream.feed(b"6\n")
+    assert texts(log.path) == [b"2 lines lost: Input/output error", b"6"]
+    log.close()
+
+
+def test_what_another_writer_has_appended_is_seen_by_who_reads(tmp_path, monkeypatch):
+    """As what `kill_mode` "process" let alone does, while the new process of that id is silent."""
+    monkeypatch.setattr(logfile, "_CHECK_SECONDS", 0.0)
+    log, other = make(tmp_path / "a.log"), make(tmp_path / "a.log")
+    log.system("1")
+    for number in (2, 3):
+        other.system(str(number))
+        answer = log.page(LogQuery(order="asc"))
+        assert [line[-1] for line in answer["logs"]] == ["1", "2", "3"][:number] and answer["total_lines"] == number
+    assert b"".join(log.raw_tail()).count(b"\n") == 3
+    log.close()
+    other.close()
+
+
 def test_the_line_of_a_gap_is_found_by_its_own_time(tmp_path, monkeypatch, clock):
     sizes = iter([-1, -1, 10**9])
     monkeypatch.setattr(logfile, "os", Disk(lambda size: min(size, next(sizes))))
