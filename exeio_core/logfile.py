@@ -117,10 +117,7 @@ class LogFile:
                 self._open()
 
     def settle(self) -> None:
-        """Append what was said, look at what others did to the file, and try to state lines that were lost.
-
-        Unless somebody is appending for long.
-        """
+        """Append what was said, look at the file anew, state lines that were lost; unless somebody appends for long."""
         late = self._fd >= 0 and time.monotonic() - self._checked >= _CHECK_SECONDS
         if (self.said or self._lost or late) and self._lock.acquire(timeout=_SETTLE_SECONDS if self.said else 0):
             try:
@@ -164,8 +161,7 @@ class LogFile:
             self._write(parts, size, lines, number)
 
     def _gap_line(self) -> bytes:
-        lines = "line" if self._lost == 1 else "lines"
-        return system_line(self.address, f"{self._lost} {lines} lost: {self._reason}")
+        return system_line(self.address, f"{self._lost} line{'s' * (self._lost > 1)} lost: {self._reason}")
 
     def _lose(self, lines: int, error: OSError) -> None:
         self._reason = error.strerror or str(error)
@@ -226,6 +222,9 @@ class LogFile:
         if self._untrimmed:
             os.ftruncate(self._fd, max(0, os.fstat(self._fd).st_size - self._untrimmed))
             self._untrimmed = 0
+            with contextlib.suppress(OSError, AttributeError):  # it is empty; not on every system
+                if os.lseek(self._fd, 0, os.SEEK_HOLE) == 0:  # who makes room emptied it between the two calls
+                    os.ftruncate(self._fd, 0)
 
     def _extend(self, size: int, lines: int, number: int) -> None:
         """Publish what has been written. Caller holds the lock."""

@@ -538,15 +538,21 @@ def test_any_trouble_at_any_moment_leaves_whole_lines_and_true_counts(tmp_path, 
         log.close()
 
 
-def test_a_torn_line_is_taken_away_from_where_a_truncation_has_put_it(tmp_path, monkeypatch):
+@pytest.mark.parametrize("late", [False, True])
+def test_a_torn_line_is_taken_away_from_where_a_truncation_has_put_it(tmp_path, monkeypatch, late):
     """The file became as long as it had been before, with zeros."""
     everything = 10**9
     sizes = iter([everything, 30, -1, everything])
-    monkeypatch.setattr(logfile, "os", Disk(lambda size: min(size, next(sizes))))
+    disk = Disk(lambda size: min(size, next(sizes)))
+    monkeypatch.setattr(logfile, "os", disk)
     log = make(tmp_path / "a.log")
     stream = log.stream(b"STDOUT")
     stream.feed(b"1\n2\n3\n")
-    os.truncate(log.path, 0)
+    if late:  # when the length has been looked at
+        given = disk.ftruncate
+        disk.ftruncate = lambda fd, size: (os.truncate(log.path, 0), given(fd, size))
+    else:
+        os.truncate(log.path, 0)
     stream.feed(b"4444\n5555\n")
     assert os.path.getsize(log.path) == 0
     stream.feed(b"6\n")
