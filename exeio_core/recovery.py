@@ -111,26 +111,36 @@ class Leftovers:
 
     def start(self, found: Dict[str, Set[Member]], manner: Callable[[str], Tuple[int, float]],
               gone: Callable[[str], None], stuck: Callable[[str, List[int]], None]) -> None:
-        """End what was found, in a thread; tells of each id when it is gone, or stuck. Raises RuntimeError.
+        """End what was found, in a thread, or here where there is no room for one; tells of each id when it is gone, or
+        stuck.
 
         `manner` gives the stop signal and the grace in seconds of an id.
         """
-        self._thread = threading.Thread(target=self._end, args=(found, manner, gone, stuck), name="exeio-recovery",
+        self._thread = threading.Thread(target=self._end_all, args=(found, manner, gone, stuck), name="exeio-recovery",
                                         daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError:
+            self.end(found, manner, gone, stuck)  # it may be them who take the room
+
+    def end(self, found: Dict[str, Set[Member]], manner: Callable[[str], Tuple[int, float]],
+            gone: Callable[[str], None], stuck: Callable[[str, List[int]], None]) -> None:
+        """The same in the calling thread, which returns when all are gone or stuck."""
+        self._end_all(found, manner, gone, stuck, until_stuck=True)
 
     def hurry(self) -> None:
         """Skip the grace."""
         self._hurry = True
 
-    def _end(self, found: Dict[str, Set[Member]], manner: Callable[[str], Tuple[int, float]],
-             gone: Callable[[str], None], stuck: Callable[[str, List[int]], None]) -> None:
+    def _end_all(self, found: Dict[str, Set[Member]], manner: Callable[[str], Tuple[int, float]],
+                 gone: Callable[[str], None], stuck: Callable[[str, List[int]], None],
+                 until_stuck: bool = False) -> None:
         try:
             began = time.monotonic()
             asked: Set[Member] = set()
             told: Set[str] = set()
             left = set(found)
-            while found:
+            while found and not (until_stuck and told.issuperset(found)):
                 kill: Set[str] = set()
                 for id, members in found.items():
                     number, grace = manner(id)

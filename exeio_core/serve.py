@@ -16,7 +16,7 @@ import time
 from types import FrameType
 from typing import TYPE_CHECKING, Callable, Dict, Iterator, List, Optional, Set, Tuple
 
-from . import __version__, birth, proctree
+from . import __version__, birth, proctree, threads
 from .access import Keys
 from .api import Api
 from .calls import Parts
@@ -45,6 +45,8 @@ _LAST_ANSWERS = 2.0
 _JOIN = 2.0
 #: Seconds that a shutdown may take beyond the longest grace: SIGKILL, strays, last answers.
 _BEYOND_GRACE = 30.0
+#: Seconds that init may take to reap what was ended to make room.
+_ROOM_SECONDS = 5.0
 #: Stands among the numbers of signals for a shutdown that was asked for without one.
 _REQUESTED = 0
 
@@ -149,10 +151,7 @@ class _Service:
                 print_error(f"exeio: warning: run.json cannot be written ({error.strerror}): clients have to be told "
                             "--url")
             self.log.system("exeio process supervisor started")
-            threads = (self.machine.ender, self.machine.watchdog, self.echo, self.hook)
-            for thread in threads:
-                if thread is not None:
-                    thread.start()
+            self._start_threads()
         except (OSError, RuntimeError) as error:
             self.listeners.close()
             trouble = str(error)
@@ -186,14 +185,29 @@ class _Service:
         found = self.leftovers.find() if self.crashed else {}
         self._runs_are_over(lambda id: id not in found)
         begin(self.supervisor, saved, found)
-        if not found:
-            return
+        if found:
+            self._recover(found, self.leftovers.start)
+
+    def _start_threads(self) -> None:
+        """Start those that run to the end. Raises RuntimeError."""
+        for thread in (self.machine.ender, self.machine.watchdog, self.echo, self.hook):
+            if thread is None:
+                continue
+            try:
+                thread.start()
+            except RuntimeError:
+                found = self.leftovers.find() if self.crashed else {}
+                if not found:
+                    raise
+                self._recover(found, self.leftovers.end)  # it may be them who take the room
+                threads.insist(thread.start, _ROOM_SECONDS)
+
+    def _recover(self, found: Dict[str, Set[Member]], how: Callable[..., None]) -> None:
+        """Say what is left of earlier runs, and end it by `how`."""
         for id, members in sorted(found.items()):
             pids = ", ".join(str(member.pid) for member in sorted(members))
             self.log.system(f"{id}: ending what is left of an earlier run, of an exeio that was killed (pid {pids})")
-        self._start_recovery(found)
 
-    def _start_recovery(self, found: Dict[str, Set[Member]]) -> None:
         def gone(id: str) -> None:
             self.log.system(f"{id}: nothing is left of its earlier run")
             self._runs_are_over(lambda other: other == id)
@@ -203,7 +217,7 @@ class _Service:
             self.log.system(f"{id}: still there after SIGKILL: pid {', '.join(map(str, pids))}, of its earlier run")
             leftovers_stuck(self.supervisor, id, pids)
 
-        self.leftovers.start(found, lambda id: leftover_manner(self.supervisor, id), gone, stuck)
+        how(found, lambda id: leftover_manner(self.supervisor, id), gone, stuck)
 
     def _runs_are_over(self, of: Callable[[str], bool]) -> None:
         """Note the end of a predecessor's runs: their pids may be given to others from now on."""

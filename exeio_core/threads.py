@@ -6,6 +6,8 @@ import mmap
 import resource
 import sys
 import threading
+import time
+from typing import Callable
 
 #: Address space in bytes that the C library may take for the first objects of a thread, and what Python takes beside.
 _HEAP = (64 << 20) + (2 << 20)
@@ -17,6 +19,19 @@ def start(thread: threading.Thread) -> None:
     """Start a thread; raises RuntimeError where there can be no more."""
     look_for_room()
     thread.start()
+
+
+def insist(start: Callable[[], None], seconds: float) -> None:
+    """Begin a thread by `start` as soon as there is room for it; raises RuntimeError after so many seconds."""
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            start()
+            return
+        except RuntimeError:
+            if time.monotonic() > end:
+                raise
+        time.sleep(0.02)
 
 
 def look_for_room() -> None:

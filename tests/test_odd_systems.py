@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 
+import nasty
 import pytest
 from support import NOT_HERE, PROGRAM, ROOT, Server, clean_environment, need, wait_for
 
@@ -185,6 +186,45 @@ def test_a_start_without_a_thread_for_clients_is_one_line_and_leaves_no_process(
         assert server.left() == []
     finally:
         server.close()
+
+
+#: No thread is to be had while the process lives that FULL names.
+FULL = """
+import os, threading
+_start = threading.Thread.start
+def start(self):
+    try:
+        with open(f"/proc/{os.environ['FULL']}/stat") as file:
+            full = file.read().rpartition(") ")[2][0] not in "ZX"
+    except OSError:
+        full = False
+    if full and self.name.startswith("exeio-"):
+        raise RuntimeError("can't start new thread")
+    _start(self)
+threading.Thread.start = start
+"""
+#: None is to be had for what ends leftovers.
+WITHOUT_RECOVERY_THREAD = WITHOUT_HTTP_THREAD.replace("exeio-http", "exeio-recovery")
+
+
+@linux
+@pytest.mark.parametrize("code", [FULL, WITHOUT_RECOVERY_THREAD], ids=["no-thread", "none-for-recovery"])
+def test_leftovers_that_take_all_the_room_do_not_keep_exeio_from_starting(servers, code):
+    """It did not start for want of threads, or died of it, and nobody ended what takes them."""
+    first = servers()
+    first.sh("p", "exec sleep 600", save_for_next_run=True)
+    left = first.get("/status/p")["pid"]
+    first.kill()
+    second = Customised(code, env={"FULL": str(left)})
+    try:
+        for one in ("config", "data"):
+            shutil.copytree(first.folder / one, second.folder / one)
+        second.start()
+        second.wait_status("p", "running")
+        assert second.get("/status/p")["pid"] != left and not nasty.alive(left)
+        assert "p: nothing is left of its earlier run" in second.log("exeio")
+    finally:
+        second.close()
 
 
 @linux
