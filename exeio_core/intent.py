@@ -86,6 +86,7 @@ class Intent:
 
     def want_start(self, process: Process, effects: Effects, event: Event = Event.START) -> int:
         """Ask for a run; returns the number of the attempt to wait for."""
+        process.kept_up = process.want_up and process.state is not State.DOWN
         process.want_up = True
         process.one_off = False
         process.automatic = False

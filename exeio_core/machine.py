@@ -184,8 +184,7 @@ class Machine:
             process.run_count = run.number
             process.last_run = run.started_wall
             process.exit = process.reason = process.due = None
-            process.failed = False
-            process.provisional = False
+            process.failed = process.provisional = process.kept_up = False
             self._settle(process)
             self.apply(process, Event.SPAWNED, effects)
             if self.closing or process.removed or not (process.want_up or process.one_off):
@@ -208,7 +207,10 @@ class Machine:
             self._settle(process)
             wanted = process.want_up and not (self.closing or process.removed)
             event = Event.REFUSED
-            if wanted and (process.automatic or process.one_off):
+            # A restart shall not end what ran because the system had no room for a moment, as when all restart at once.
+            kept = process.kept_up and isinstance(error, Unavailable) and (
+                process.spec.auto_restart or process.spec.periodic)
+            if wanted and (process.automatic or process.one_off or kept):
                 if process.spec.periodic:  # also a run beside the schedule, which stays
                     self._next_period(process)
                     event = Event.DEFERRED
@@ -217,6 +219,9 @@ class Machine:
                     event = self._take(process, verdict)
                 if event is Event.REFUSED:
                     self._tell_over(process, None, effects)
+                elif kept:
+                    process.refusals[process.attempts] = Unavailable(f"{error.message}; it is tried again")
+            process.kept_up = False  # from here on exeio does it
             if not process.provisional:
                 process.log.say(f"could not start: {error.message}")
             process.one_off = False

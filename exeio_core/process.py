@@ -55,7 +55,7 @@ class Process:
 
     __slots__ = (
         "again", "announced", "announced_pid", "attempts", "automatic", "changed", "drained", "due", "emptied", "exit",
-        "failed", "first_tick", "fragment", "history", "last_run", "last_tick", "log", "offered", "one_off",
+        "failed", "first_tick", "fragment", "history", "kept_up", "last_run", "last_tick", "log", "offered", "one_off",
         "provisional", "reason", "refusals", "removed", "restarts", "run", "run_count", "run_deadline", "saved",
         "saved_version", "settled", "spec", "state", "streak", "stuck", "timed_out", "usage", "wall_offset", "want_up",
     )
@@ -70,6 +70,7 @@ class Process:
         self.again = False         # the next run begins as soon as nothing is left of this one
         self.one_off = False       # this run was asked for beside the schedule, and also while that is stopped
         self.automatic = False     # the run that is starting was started by exeio, not by a request
+        self.kept_up = False       # it was up or about to be when the start was asked for: a restart, mostly
         self.provisional = False   # `/add` has not succeeded yet: not shown, and gone if it fails
         self.removed = False       # being removed: nobody may start it any more
         self.saved = False         # is in processes.json

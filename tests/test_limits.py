@@ -60,6 +60,27 @@ def test_a_restart_without_descriptors_is_tried_again(server):
     assert "could not start: the system has no room" in server.log("web")
 
 
+def test_a_restart_by_request_without_descriptors_is_tried_again(server):
+    """What ran before stayed down, though nobody had stopped it."""
+    server.sh("web", "exec sleep 1000", auto_restart=True, restart_delay_seconds=0.5)
+    first = server.get("/status/web")["pid"]
+    leave(server, resource.RLIMIT_NOFILE, 2)
+    status, answer = server.call("POST", "/restart/web")
+    assert status == 503 and re.search("no room to start 'web' now: .*; it is tried again$", answer["message"])
+    server.wait_status("web", "backoff")
+    leave(server, resource.RLIMIT_NOFILE, None)
+    assert server.wait_status("web", "running")["pid"] != first
+
+
+def test_a_start_by_request_without_descriptors_is_not_tried_again(server):
+    server.sh("web", "exec sleep 1000", auto_restart=True)
+    server.post("/stop/web")
+    leave(server, resource.RLIMIT_NOFILE, 2)
+    status, answer = server.call("POST", "/start/web")
+    assert status == 503 and "no room to start 'web' now" in answer["message"] and "again" not in answer["message"]
+    assert server.get("/status/web")["status"] == "failed"
+
+
 def command_of(pid):
     try:
         return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ").strip()
