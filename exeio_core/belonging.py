@@ -1,8 +1,9 @@
-"""The orphans that exeio has adopted, and whose they are: by group and session, by ancestry, by mark, by pipes.
+"""The orphans that exeio has adopted, and whose they are: by group and session, by ancestry, by mark, pipes and slack.
 
-The last two look at the process itself: the mark in its environment stays through fork, session and a lost parent,
-and its pipes still do when it was started with an empty environment. What has wiped its environment, closed its
-pipes and left session and parents belongs to the one run that was there when it was born, if it was only one.
+The last three look at the process itself: the mark in its environment stays through fork, session and a lost parent,
+and its pipes and timer slack still do when it was started with an empty environment. What has wiped its environment,
+closed its pipes and left session and parents, where nobody may look at its slack, belongs to the one run that was there
+when it was born, if it was only one.
 
 Why an empty list of children proves that nothing is left: when the leader is seen as a zombie, the kernel has already
 handed its children to exeio's main thread (exit_notify does both under one lock), and every leftover is such a child
@@ -126,16 +127,20 @@ class Belonging:
         if orphan.group in self._leaders or orphan.session in self._leaders:
             return False
         if member not in self._guessed:
-            self._guessed[member] = self._owner_by_pipes_or_age(orphan)
+            self._guessed[member] = self._owner_of_unmarked(orphan)
         return self._guessed[member] is run
 
-    def _owner_by_pipes_or_age(self, orphan: Stat) -> Optional[Run]:
+    def _owner_of_unmarked(self, orphan: Stat) -> Optional[Run]:
         """Return the run of one that has neither mark nor session nor parent; None where that cannot be told."""
         runs = list(self._leaders.values())
         pipes: Set[int] = proctree.pipes(orphan.pid)
         for run in runs:
             if pipes & run.pipes:
                 return run
+        slack = proctree.timer_slack(orphan.pid)
+        alike = [run for run in runs if slack and run.slack == slack]
+        if len(alike) == 1:
+            return alike[0]
         if self._let_alone or self._main == 1:  # pid 1 also gets what was brought into its container from outside
             return None
         older = [run for run in runs if run.start_time <= orphan.start]

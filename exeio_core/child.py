@@ -19,7 +19,7 @@ import threading
 import time
 from typing import FrozenSet, List, Optional, Protocol, Set
 
-from . import birth, exits, proctree
+from . import birth, exits, proctree, slack
 from .errors import Conflict, ExeioError, Unavailable
 from .lifecycle import Exit, duration
 from .logfile import LogFile, LogStream
@@ -60,8 +60,8 @@ class Run:
     __slots__ = (
         "_begun", "_child", "_drained", "_ends", "_err", "_first", "_first_is_done", "_gone", "_lock", "_logged",
         "_out", "_over", "_owner", "_second", "_second_has_begun", "_spares", "_threads", "abandoned",
-        "exit", "lingering", "log", "mark", "number", "pid", "pipes", "reaped", "spec", "start_time", "started",
-        "started_wall", "stdin", "uptime",
+        "exit", "lingering", "log", "mark", "number", "pid", "pipes", "reaped", "slack", "spec", "start_time",
+        "started", "started_wall", "stdin", "uptime",
     )
 
     def __init__(self, spec: ProcessSpec, number: int, mark: str, log: LogFile, owner: Owner) -> None:
@@ -70,6 +70,7 @@ class Run:
         self.mark = mark
         self.pid = 0
         self.pipes: FrozenSet[int] = frozenset()  # their inodes, which tell a descendant that has wiped all else
+        self.slack = 0  # the timer slack of its processes in nanoseconds, which tells them as well
         self.start_time = 0
         self.started = 0.0
         self.started_wall = 0.0
@@ -236,6 +237,7 @@ class Run:
         assert ends is not None
         stdin = subprocess.DEVNULL if ends.child_stdin < 0 else ends.child_stdin
         earliest = proctree.boot_ticks()
+        self.slack = slack.give()
         try:
             child = self._child = birth.spawn(
                 self.spec, self.mark, (stdin, ends.child_stdout, ends.child_stderr), self._ready)

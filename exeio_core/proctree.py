@@ -205,6 +205,11 @@ def pipes(pid: int) -> Set[int]:
     return found
 
 
+def timer_slack(pid: int) -> int:
+    """Return the timer slack of `pid` in nanoseconds; 0 where that cannot be seen (it takes CAP_SYS_NICE)."""
+    return int(_read(f"/proc/{pid}/timerslack_ns") or 0)
+
+
 def children(pid: int, thread: Optional[int] = None) -> List[int]:
     """Return the children of `pid`, or only those of its thread `thread`, zombies among them.
 

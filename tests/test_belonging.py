@@ -1,13 +1,15 @@
 """Escapees that wiped their environment and left session and parents are still found while exeio lives."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
-from support import NOT_HERE, wait_for
+from support import NOT_HERE, Server, wait_for
 
 from exeio_core import proctree
 from exeio_core.belonging import Belonging
@@ -49,18 +51,62 @@ def test_its_pipes_tell_of_which_of_two_runs_it_is(server):
     assert not alive(first)
 
 
-def test_one_that_could_be_of_two_runs_ends_with_the_last_of_them(server):
+NO_PIPES = "> /dev/null 2>&1 < /dev/null"
+
+
+def sees_timer_slack():
+    """Whether this user may see that of others (CAP_SYS_NICE)."""
+    with subprocess.Popen(["sleep", "300"]) as other:
+        try:
+            return proctree.timer_slack(other.pid) > 0
+        finally:
+            other.kill()
+
+
+def test_its_timer_slack_tells_of_which_of_two_runs_it_is(server):
+    """With a second process there, it survived each stop, and was there once more after each restart."""
+    if not sees_timer_slack():
+        pytest.skip(f"{NOT_HERE}CAP_SYS_NICE")
     server.sh("older", "exec sleep 300")
-    pid = escaped(server, "one", "> /dev/null 2>&1 < /dev/null")
-    server.post("/stop/one")
-    server.post("/stop/older")
-    assert not alive(pid)
+    first, second = escaped(server, "first", NO_PIPES), escaped(server, "second", NO_PIPES)
+    server.post("/restart/first")
+    assert alive(second) and not alive(first)
+    server.post("/stop/second")
+    assert not alive(second)
+
+
+def test_each_run_has_a_timer_slack_of_its_own(server):
+    own = int(Path(f"/proc/{server.pid}/timerslack_ns").read_text()) if sees_timer_slack() else 50_000
+    for id in ("a", "b"):
+        server.sh(id, "env -i cat /proc/self/timerslack_ns; exec sleep 300")
+    server.post("/restart/b")
+    for id, times in (("a", 1), ("b", 2)):
+        wait_for(lambda id=id, times=times: server.log(id).count("STDOUT: ") == times)
+    found = [int(text) for id in ("a", "b") for text in re.findall(r"STDOUT: (\d+)", server.log(id))]
+    assert len(set(found)) == 3 and all(own < slack <= own + 20_000 for slack in found)
+
+
+def test_one_that_could_be_of_two_runs_ends_with_the_last_of_them():
+    """Where timer slack cannot be seen."""
+    server = Server()
+    plain = server.command
+    server.command = lambda: [*(["setpriv", "--bounding-set", "-sys_nice"] if sees_timer_slack() else []), *plain()]
+    try:
+        server.start()
+        server.sh("older", "exec sleep 300")
+        pid = escaped(server, "one", NO_PIPES)
+        server.post("/stop/one")
+        assert alive(pid)
+        server.post("/stop/older")
+        assert not alive(pid)
+    finally:
+        server.close()
 
 
 def test_none_is_left_after_a_shutdown(servers):
     server = servers()
     server.sh("older", "exec sleep 300")
-    pid = escaped(server, "one", "> /dev/null 2>&1 < /dev/null")
+    pid = escaped(server, "one", NO_PIPES)
     server.stop()
     assert not alive(pid)
 
