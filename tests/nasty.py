@@ -116,13 +116,14 @@ def fork_loop() -> None:
 def chain() -> None:
     """Runs away: every few milliseconds a new process in a new session, and the one before ends.
 
-    All of them hold a lock on the file GO.held, and only they.
+    All of them hold a lock on the file GO.held, and only they. It ends after a minute, should no test be able to end it.
     """
     def link() -> None:
         fcntl.flock(os.open(f"{sys.argv[2]}.held", os.O_RDWR | os.O_CREAT), fcntl.LOCK_EX)
         ignore_term()
         no_output()
-        while True:
+        end = time.monotonic() + 60
+        while time.monotonic() < end:
             if os.fork():
                 os._exit(0)
             os.setsid()
