@@ -15,7 +15,7 @@ import sys
 _PR_SET_TIMERSLACK, _PR_GET_TIMERSLACK = 29, 30  # linux/prctl.h
 _SPREAD = 20_000  # nanoseconds, and as many runs until one has the slack of an earlier one
 
-# PyDLL keeps Python's lock: this takes 1 us, and to get the lock back may take longer (a restart on a busy machine: 3 ms).
+# PyDLL keeps Python's lock: this takes 1 us, and to get the lock back longer (3 ms of a restart on a busy machine).
 _libc = ctypes.PyDLL(None) if sys.platform.startswith("linux") else None
 #: The slack of exeio itself; 0 where there is none, as under a real-time policy.
 _USUAL = int(_libc.prctl(_PR_GET_TIMERSLACK, 0, 0, 0, 0)) if _libc is not None else 0

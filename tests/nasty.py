@@ -116,7 +116,7 @@ def fork_loop() -> None:
 def chain() -> None:
     """Runs away: every few milliseconds a new process in a new session, and the one before ends.
 
-    All of them hold a lock on the file GO.held, and only they. It ends after a minute, should no test be able to end it.
+    All of them hold a lock on the file GO.held, and only they. It ends after a minute, should no test be able to.
     """
     def link() -> None:
         fcntl.flock(os.open(f"{sys.argv[2]}.held", os.O_RDWR | os.O_CREAT), fcntl.LOCK_EX)
