@@ -44,10 +44,13 @@ class Belonging:
         # Runs by the pid of their leader, until that is reaped; setting and taking out need no lock.
         self._leaders: Dict[int, Run] = {}
         self._let_alone = False  # whether there has been a run whose leftovers are to be let alone
+        self._spared: Set[int] = set()  # the timer slack of such runs, which another one may have after 20,000 runs
 
     def leads(self, run: Run) -> None:
         """Take note of a run and its leader, which is reaped with it and not as an orphan."""
-        self._let_alone = self._let_alone or run.spec.kill_mode == "process"
+        if run.spec.kill_mode == "process":
+            self._let_alone = True
+            self._spared.add(run.slack)
         self._leaders[run.pid] = run
 
     def reaped(self, pid: int) -> None:
@@ -138,8 +141,8 @@ class Belonging:
             if pipes & run.pipes:
                 return run
         slack = proctree.timer_slack(orphan.pid)
-        alike = [run for run in runs if slack and run.slack == slack]
-        if len(alike) == 1:
+        alike = [run for run in runs if slack and run.slack == slack and run.start_time <= orphan.start]
+        if len(alike) == 1 and slack not in self._spared:
             return alike[0]
         if self._let_alone or self._main == 1:  # pid 1 also gets what was brought into its container from outside
             return None

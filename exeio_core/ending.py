@@ -270,7 +270,7 @@ class Ender:
         """Look whether anything is left of a run whose leader has exited; what has come to light is asked to end."""
         if task.over:
             return True
-        if task.killing:
+        if task.killing and not _leader_only(task.run):
             self._kill_orphans(task, orphans)
         members = self._reached(task, orphans)
         if members:

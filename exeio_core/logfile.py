@@ -222,9 +222,8 @@ class LogFile:
         if self._untrimmed:
             os.ftruncate(self._fd, max(0, os.fstat(self._fd).st_size - self._untrimmed))
             self._untrimmed = 0
-            with contextlib.suppress(OSError, AttributeError):  # it is empty; not on every system
-                if os.lseek(self._fd, 0, os.SEEK_HOLE) == 0:  # who makes room emptied it between the two calls
-                    os.ftruncate(self._fd, 0)
+            if logfiles.is_hole(self._fd):  # who makes room has emptied it between the two calls
+                os.ftruncate(self._fd, 0)
 
     def _extend(self, size: int, lines: int, number: int) -> None:
         """Publish what has been written. Caller holds the lock."""

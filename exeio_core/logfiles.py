@@ -7,6 +7,7 @@ a rotation only ever moves a file to a higher number: who looks from the newest 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import stat
@@ -77,6 +78,17 @@ def open_key(path: str, key: Key, backups: int) -> int:
                 return fd
             os.close(fd)
         number += 1
+
+
+def is_hole(fd: int) -> bool:
+    """Return whether a file has a length and no data at all, as far as its file system tells; raises OSError."""
+    if os.pread(fd, 1, 0) != b"\0" or not hasattr(os, "SEEK_DATA"):
+        return False
+    try:
+        os.lseek(fd, 0, os.SEEK_DATA)
+    except OSError as error:
+        return error.errno == errno.ENXIO
+    return False
 
 
 def open_for_appending(path: str) -> Tuple[int, Key, int]:

@@ -27,7 +27,7 @@ from .process import Process, clock, iso
 from .proctree import boot_ticks
 from .runstate import RunState, Spawned
 from .spares import Spares
-from .spec import signal_number
+from .spec import ProcessSpec, signal_number
 from .watchdog import SUSPEND_CHECK, Watchdog
 
 _Timer = Tuple[float, int, Process]
@@ -76,10 +76,10 @@ class Machine:
             self._begin_run(process, effects)
         elif action is Action.END:
             assert process.run is not None
-            self.ender.end(process.run, *self.manner(process))
+            self.ender.end(process.run, *self.manner(process.spec))
         elif action is Action.SWEEP:
             assert process.run is not None
-            self.ender.sweep(process.run, *self.manner(process))
+            self.ender.sweep(process.run, *self.manner(process.spec))
         elif action is Action.DISARM:
             process.due = None
         elif action is Action.ARM:
@@ -132,10 +132,10 @@ class Machine:
         """Return the runs whose threads have not ended, also those that only log what was let alone."""
         return list(self._live_runs)
 
-    def manner(self, process: Process) -> Tuple[int, float]:
-        """Return the stop signal and the grace in seconds. Caller holds self.lock."""
-        grace = process.spec.stop_timeout_seconds
-        return signal_number(process.spec.stop_signal), self.stop_timeout if grace is None else grace
+    def manner(self, spec: ProcessSpec) -> Tuple[int, float]:
+        """Return the stop signal and the grace in seconds."""
+        grace = spec.stop_timeout_seconds
+        return signal_number(spec.stop_signal), self.stop_timeout if grace is None else grace
 
     def _begin_run(self, process: Process, effects: Effects) -> None:
         """Make the next run. Caller holds self.lock."""

@@ -14,7 +14,7 @@ import signal
 import sys
 import threading
 import time
-from typing import Callable, Container, Dict, Iterable, List, Mapping, Optional, Set, Tuple
+from typing import Callable, Collection, Dict, Iterable, List, Mapping, Set, Tuple
 
 from . import proctree
 from .belonging import LET_ALONE
@@ -36,24 +36,28 @@ class Leftovers:
         self._prefix = instance + "/"
         self.runs = runs
         self._last_seen = last_seen
-        self._hurry = False
-        self._thread: Optional[threading.Thread] = None
+        self.hurried = False
 
-    def find(self, kill: Container[str] = ()) -> Dict[str, Set[Member]]:
+    def find(self, known: Collection[str] = (), kill: Collection[str] = ()) -> Dict[str, Set[Member]]:
         """Return the processes of earlier runs by process id (of exeio); a scan of all of /proc.
 
         What has moved on before it could be looked at again is looked for anew, for _CHASE_SECONDS, and then counts as
-        living. Of the ids in `kill` each is killed at sight, since it may have moved on a millisecond later.
+        living; not while all of the ids in `known` are seen to live. Of the ids in `kill` each process is killed at
+        sight, since it may have moved on a millisecond later.
         """
         if not proctree.supported():
             return {}
+        if known and not kill:
+            living = self._scan((), 0.0)[1]
+            if living.keys() >= set(known):
+                return living
         end = time.monotonic() + _CHASE_SECONDS
         while True:
             seen, living = self._scan(kill, end)
             if len(seen) == len(living) or time.monotonic() > end:
                 return {**seen, **living}
 
-    def _scan(self, kill: Container[str], end: float) -> Tuple[Dict[str, Set[Member]], Dict[str, Set[Member]]]:
+    def _scan(self, kill: Collection[str], end: float) -> Tuple[Dict[str, Set[Member]], Dict[str, Set[Member]]]:
         """Return who was seen, and who still lives afterwards, with all below them."""
         own = os.getpid()
         everything: Dict[int, Stat] = {}
@@ -80,7 +84,9 @@ class Leftovers:
                     alone.add(pid)
         living: Dict[str, Set[Member]] = {}
         for id, pids in found.items():
-            below = proctree.descendants(pids - alone)
+            # Not by pid alone: one that has ended since it was seen may have handed it to anybody.
+            roots = [pid for pid in pids - alone if proctree.alive(Member(pid, everything[pid].start))]
+            below = proctree.descendants(roots)
             members = {Member(one.pid, one.start) for one in below if one.pid != own and one.pid not in spared}
             members |= {Member(pid, everything[pid].start) for pid in pids & alone}
             if members:
@@ -111,65 +117,86 @@ class Leftovers:
 
     def start(self, found: Dict[str, Set[Member]], manner: Callable[[str], Tuple[int, float]],
               gone: Callable[[str], None], stuck: Callable[[str, List[int]], None]) -> None:
-        """End what was found, in a thread, or here where there is no room for one; tells of each id when it is gone, or
-        stuck.
+        """End what was found, in a thread; tells of each id when it is gone, or stuck.
 
-        `manner` gives the stop signal and the grace in seconds of an id.
+        `manner` gives the stop signal and the grace in seconds of an id. While there is no room for a thread, which may
+        be taken by what was found, it goes on in the calling one.
         """
-        self._thread = threading.Thread(target=self._end_all, args=(found, manner, gone, stuck), name="exeio-recovery",
-                                        daemon=True)
-        try:
-            self._thread.start()
-        except RuntimeError:
-            self.end(found, manner, gone, stuck)  # it may be them who take the room
+        ending = _Ending(self, found, manner, gone, stuck)
+        while ending.found:
+            try:
+                threading.Thread(target=ending.to_the_end, name="exeio-recovery", daemon=True).start()
+                return
+            except RuntimeError:
+                ending.round()
 
     def end(self, found: Dict[str, Set[Member]], manner: Callable[[str], Tuple[int, float]],
             gone: Callable[[str], None], stuck: Callable[[str, List[int]], None]) -> None:
         """The same in the calling thread, which returns when all are gone or stuck."""
-        self._end_all(found, manner, gone, stuck, until_stuck=True)
+        ending = _Ending(self, found, manner, gone, stuck)
+        while not ending.told.issuperset(ending.found):
+            ending.round()
 
     def hurry(self) -> None:
         """Skip the grace."""
-        self._hurry = True
+        self.hurried = True
 
-    def _end_all(self, found: Dict[str, Set[Member]], manner: Callable[[str], Tuple[int, float]],
-                 gone: Callable[[str], None], stuck: Callable[[str, List[int]], None],
-                 until_stuck: bool = False) -> None:
+
+class _Ending:
+    """How far the end of what was found has got; one thread at a time."""
+
+    def __init__(self, leftovers: Leftovers, found: Dict[str, Set[Member]], manner: Callable[[str], Tuple[int, float]],
+                 gone: Callable[[str], None], stuck: Callable[[str, List[int]], None]) -> None:
+        self.found = found
+        self.told: Set[str] = set()  # ids that are stuck
+        self._leftovers = leftovers
+        self._manner, self._gone, self._stuck = manner, gone, stuck
+        self._began = time.monotonic()
+        self._asked: Set[Member] = set()
+        self._left = set(found)
+
+    def to_the_end(self) -> None:
+        """Go on until all are gone."""
+        while self.found:
+            self.round()
+
+    def round(self) -> None:
+        """Signal what is due, wait for some to end, and look who is left."""
         try:
-            began = time.monotonic()
-            asked: Set[Member] = set()
-            told: Set[str] = set()
-            left = set(found)
-            while found and not (until_stuck and told.issuperset(found)):
-                kill: Set[str] = set()
-                for id, members in found.items():
-                    number, grace = manner(id)
-                    late = time.monotonic() - began
-                    if late >= grace or self._hurry:
-                        kill.add(id)
-                        self._kill(members)
-                        if late >= grace + KILL_LIMIT and id not in told:
-                            told.add(id)
-                            stuck(id, sorted(member.pid for member in members))
-                    for member in members - asked:
-                        proctree.send(member, number)
-                        proctree.send(member, signal.SIGCONT)
-                    asked |= members
-                _wait_for_end(found.values())
-                # What is gone may have been started again by now, with the same mark: it is not looked for any more.
-                found = {id: members for id, members in self.find(kill).items() if id in left}
-                for id in left - set(found):
-                    left.discard(id)
-                    gone(id)
+            self._round()
         except Exception:
             sys.excepthook(*sys.exc_info())  # a bug; the processes it held stay listed as stopping
+            self.found = {}
 
-    @staticmethod
-    def _kill(members: Set[Member]) -> None:
-        """Stop all before killing them, so that a forker does not get ahead; the next scan finds what it made."""
-        for number in (signal.SIGSTOP, signal.SIGKILL):
-            for member in members:
+    def _round(self) -> None:
+        kill: Set[str] = set()
+        for id, members in self.found.items():
+            number, grace = self._manner(id)
+            late = time.monotonic() - self._began
+            if late >= grace or self._leftovers.hurried:
+                kill.add(id)
+                _kill(members)
+                if late >= grace + KILL_LIMIT and id not in self.told:
+                    self.told.add(id)
+                    self._stuck(id, sorted(member.pid for member in members))
+            for member in members - self._asked:
                 proctree.send(member, number)
+                proctree.send(member, signal.SIGCONT)
+            self._asked |= members
+        _wait_for_end(self.found.values())
+        # What is gone may have been started again by now, with the same mark: it is not looked for any more.
+        found = self._leftovers.find(self._left, kill)
+        self.found = {id: members for id, members in found.items() if id in self._left}
+        for id in self._left - set(self.found):
+            self._left.discard(id)
+            self._gone(id)
+
+
+def _kill(members: Set[Member]) -> None:
+    """Stop all before killing them, so that a forker does not get ahead; the next scan finds what it made."""
+    for number in (signal.SIGSTOP, signal.SIGKILL):
+        for member in members:
+            proctree.send(member, number)
 
 
 def _unmarked(run: Spawned, everything: Mapping[int, Stat]) -> Set[int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from typing import Dict, Iterable, List, Optional, Tuple
+from typing import Dict, Iterable, List, Mapping, Optional, Tuple
 
 from .errors import Conflict, ExeioError, NotFound, Unavailable
 from .lifecycle import Event, State
@@ -68,12 +68,13 @@ def leftovers_stuck(supervisor: Supervisor, id: str, pids: List[int]) -> None:
             process.touch()
 
 
-def leftover_manner(supervisor: Supervisor, id: str) -> Tuple[int, float]:
-    """Return the stop signal and the grace in seconds for what is left of `id`."""
+def leftover_manner(supervisor: Supervisor, saved: Mapping[str, ProcessSpec], id: str) -> Tuple[int, float]:
+    """Return the stop signal and the grace in seconds for what is left of `id`; `saved` is how it was defined."""
     with supervisor.machine.lock:
         process = supervisor.machine.processes.get(id)
-        if process is not None:
-            return supervisor.machine.manner(process)
+    spec = process.spec if process is not None else saved.get(id)
+    if spec is not None:
+        return supervisor.machine.manner(spec)
     return signal_number("TERM"), supervisor.machine.stop_timeout
 
 

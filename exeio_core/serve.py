@@ -151,7 +151,7 @@ class _Service:
                 print_error(f"exeio: warning: run.json cannot be written ({error.strerror}): clients have to be told "
                             "--url")
             self.log.system("exeio process supervisor started")
-            self._start_threads()
+            self._start_threads(saved)
         except (OSError, RuntimeError) as error:
             self.listeners.close()
             trouble = str(error)
@@ -186,9 +186,9 @@ class _Service:
         self._runs_are_over(lambda id: id not in found)
         begin(self.supervisor, saved, found)
         if found:
-            self._recover(found, self.leftovers.start)
+            self._recover(saved, found, self.leftovers.start)
 
-    def _start_threads(self) -> None:
+    def _start_threads(self, saved: List[SavedProcess]) -> None:
         """Start those that run to the end. Raises RuntimeError."""
         for thread in (self.machine.ender, self.machine.watchdog, self.echo, self.hook):
             if thread is None:
@@ -199,11 +199,12 @@ class _Service:
                 found = self.leftovers.find() if self.crashed else {}
                 if not found:
                     raise
-                self._recover(found, self.leftovers.end)  # it may be them who take the room
+                self._recover(saved, found, self.leftovers.end)  # it may be them who take the room
                 threads.insist(thread.start, _ROOM_SECONDS)
 
-    def _recover(self, found: Dict[str, Set[Member]], how: Callable[..., None]) -> None:
+    def _recover(self, saved: List[SavedProcess], found: Dict[str, Set[Member]], how: Callable[..., None]) -> None:
         """Say what is left of earlier runs, and end it by `how`."""
+        specs = {entry.spec.id: entry.spec for entry in saved}
         for id, members in sorted(found.items()):
             pids = ", ".join(str(member.pid) for member in sorted(members))
             self.log.system(f"{id}: ending what is left of an earlier run, of an exeio that was killed (pid {pids})")
@@ -217,7 +218,7 @@ class _Service:
             self.log.system(f"{id}: still there after SIGKILL: pid {', '.join(map(str, pids))}, of its earlier run")
             leftovers_stuck(self.supervisor, id, pids)
 
-        how(found, lambda id: leftover_manner(self.supervisor, id), gone, stuck)
+        how(found, lambda id: leftover_manner(self.supervisor, specs, id), gone, stuck)
 
     def _runs_are_over(self, of: Callable[[str], bool]) -> None:
         """Note the end of a predecessor's runs: their pids may be given to others from now on."""
@@ -299,7 +300,7 @@ class _Service:
     def _shut_down(self, by_signal: bool) -> None:
         with self.machine.lock:
             self.machine.closing = True  # before it is said: nothing new starts from here on
-            grace = max([self.machine.stop_timeout, *(self.machine.manner(one)[1] for one in
+            grace = max([self.machine.stop_timeout, *(self.machine.manner(one.spec)[1] for one in
                                                       self.machine.processes.values())])
         self.log.system("shutting down")
         if self.hook is not None:

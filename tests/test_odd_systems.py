@@ -212,7 +212,10 @@ WITHOUT_RECOVERY_THREAD = WITHOUT_HTTP_THREAD.replace("exeio-http", "exeio-recov
 def test_leftovers_that_take_all_the_room_do_not_keep_exeio_from_starting(servers, code):
     """It did not start for want of threads, or died of it, and nobody ended what takes them."""
     first = servers()
-    first.sh("p", "exec sleep 600", save_for_next_run=True)
+    got = first.folder / "got"
+    traps = " ".join(f"trap 'echo {name} > {got}; exit' {name};" for name in ("TERM", "USR1"))
+    first.sh("p", f"{traps} echo ready; while :; do sleep 0.05; done", save_for_next_run=True, stop_signal="USR1")
+    wait_for(lambda: "STDOUT: ready" in first.log("p"))
     left = first.get("/status/p")["pid"]
     first.kill()
     second = Customised(code, env={"FULL": str(left)})
@@ -222,6 +225,7 @@ def test_leftovers_that_take_all_the_room_do_not_keep_exeio_from_starting(server
         second.start()
         second.wait_status("p", "running")
         assert second.get("/status/p")["pid"] != left and not nasty.alive(left)
+        assert got.read_text() == "USR1\n"
         assert "p: nothing is left of its earlier run" in second.log("exeio")
     finally:
         second.close()

@@ -15,6 +15,7 @@ import threading
 import time
 from pathlib import Path
 
+import nasty
 import pytest
 from support import GLIBC_SIGNALS, NOT_HERE, Server, room_for_one, wait_for
 
@@ -573,6 +574,18 @@ def test_kill_mode_process_leaves_the_others_alone(shared, id):
     main = pid_of(shared, id)
     for pid in wait_for(lambda: [one for one in [set(members(shared, id)) - {main}] if len(one) == 2])[0]:
         os.kill(pid, signal.SIGKILL)
+
+
+def test_kill_mode_process_leaves_the_others_alone_also_when_it_has_to_kill(shared, id):
+    """What had been adopted was killed with a leader that ignores the stop signal."""
+    shared.sh(id, "(exec sleep 600) & trap '' TERM; echo ready; while :; do sleep 0.05; done", kill_mode="process",
+              stop_timeout_seconds=0.3)
+    wait_for(lambda: "ready" in lines_of(shared, id, "STDOUT"))
+    left = wait_for(lambda: next((pid for pid in members(shared, id)
+                                  if Path(f"/proc/{pid}/cmdline").read_bytes() == b"sleep\x00600\x00"), None))
+    shared.post(f"/stop/{id}")
+    assert shared.get(f"/status/{id}")["exit_signal"] == "SIGKILL" and nasty.alive(left)
+    os.kill(left, signal.SIGKILL)
 
 
 def groups(server, id):
