@@ -35,6 +35,10 @@ class Conflict(ExeioError):
     """The request is right in itself, but not in the present state of the process."""
 
 
+class Overtaken(Conflict):
+    """A request that came later has undone what was asked for, before it was so."""
+
+
 class Unavailable(ExeioError):
     """The system has no room for it now (descriptors, threads, memory, time); later it may work."""
 

@@ -13,7 +13,7 @@ from typing import Optional, Set
 from .child import Run
 from .effects import Effects
 from .ending import KILL_LIMIT
-from .errors import Conflict, Failed, NotFound, Unavailable
+from .errors import Conflict, Failed, NotFound, Overtaken, Unavailable
 from .lifecycle import Event, State, Streak, is_success
 from .machine import Machine
 from .process import Process, clock
@@ -136,7 +136,7 @@ class Intent:
                 self.want_stop(process, effects)  # what comes back unwanted is ended by its own thread
                 raise Unavailable(f"the start of {process.id!r} hangs: its folder or program does not answer")
             self.refuse_when_closing()
-            raise Conflict(f"{process.id!r} was stopped by another request before it could start")
+            raise Overtaken(f"{process.id!r} was stopped by another request before it could start")
 
     def watch_for(self, process: Process, run: Optional[Run], seconds: float) -> None:
         """Raise Conflict if the run does not last for `seconds`; one of a periodic process may end well before."""

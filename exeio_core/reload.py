@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import Dict, Iterable, List, Mapping, Optional, Tuple
 
-from .errors import Conflict, ExeioError, NotFound, Unavailable
+from .errors import Conflict, ExeioError, NotFound, Overtaken, Unavailable
 from .lifecycle import Event, State
 from .process import Process, clock
 from .spec import ProcessSpec, signal_number
@@ -115,6 +115,8 @@ def _result(supervisor: Supervisor, edit: Edit, process: Optional[Process]) -> O
     """Apply an edit; returns what was done, None if nothing had to be."""
     try:
         done = _remove(supervisor, process) if edit.after is None else _bring(supervisor, edit, edit.after)
+    except Overtaken as error:
+        return {"id": edit.id, "success": True, "message": error.message}
     except ExeioError as error:
         if edit.id not in supervisor.machine.processes or edit.before is not None:
             supervisor.saver.store.tell_again(edit)
@@ -144,7 +146,7 @@ def _bring(supervisor: Supervisor, edit: Edit, entry: SavedProcess) -> Optional[
             return _add(supervisor, entry) if process is None else _adjust(supervisor, process, edit, entry)
         except (NotFound, Conflict):
             with supervisor.machine.lock:
-                if supervisor.machine.processes.get(edit.id) is process:
+                if supervisor.machine.processes.get(edit.id) is process and not (process and process.removed):
                     raise
     raise Conflict(f"{edit.id!r} is added and removed again and again by other requests")
 

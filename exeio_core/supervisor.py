@@ -15,7 +15,7 @@ from typing import Callable, Dict, List, NamedTuple, Optional, Set, Tuple
 
 from . import birth, threads
 from .child import Run
-from .errors import Conflict, ExeioError, Failed, Invalid, NotFound, Unavailable
+from .errors import Conflict, ExeioError, Failed, Invalid, NotFound, Overtaken, Unavailable
 from .intent import Intent
 from .lifecycle import Event, State
 from .logfile import LogFile
@@ -227,11 +227,11 @@ class Supervisor:
                 except (Conflict, Unavailable) as error:
                     results[id] = error
         for process, attempt in begun:
-            with contextlib.suppress(NotFound):
+            with contextlib.suppress(NotFound, Overtaken):  # removed or stopped by a request that came later
                 try:
                     self.intent.await_start(process, attempt)
                     results[process.id] = None
-                except (Conflict, Failed, Invalid, Unavailable) as error:
+                except (Failed, Invalid, Unavailable) as error:
                     results[process.id] = error
         trouble = self.saver.remember([process for process, _ in begun])
         unsaved = {process.id: not_remembered(process, "restarted", trouble) for process, _ in begun}

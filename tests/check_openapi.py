@@ -154,21 +154,12 @@ LIMITS = (
 
 
 def is_failure(failure: Any, response: Any) -> bool:
-    """Whether it counts. Two things do not, each right as it is.
+    """Whether it counts. PUT /health does not: it is 401 without a key, as on each path, and right.
 
-    PUT /health is 401 without a key, as on each path: who has none does not learn what a path takes. And what restarts
-    all says 500 where the other of the two workers has stopped one of them before it could start.
+    Who has no key does not learn what a path takes.
     """
-    name = type(failure).__name__
     keyless = response.status_code == 401 and "exeio-api-key" not in response.request.headers
-    overtaken = response.status_code == 500 and was_overtaken(json.loads(response.content))
-    return not (keyless and name == "UnsupportedMethodResponse" or overtaken and name == "ServerError")
-
-
-def was_overtaken(answer: Dict[str, Any]) -> bool:
-    """Whether all that failed of all processes has failed for a request of another worker."""
-    failed = [each["message"] for each in answer.get("results", ()) if not each["success"]]
-    return bool(failed) and all("by another request" in message for message in failed)
+    return not (keyless and type(failure).__name__ == "UnsupportedMethodResponse")
 
 
 def is_id(value: object) -> bool:

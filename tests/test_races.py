@@ -3,6 +3,7 @@
 import signal
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nasty
@@ -185,6 +186,20 @@ def test_restart_all_leaves_out_what_is_being_removed(server):
     assert server.post("/restart-all") == {"success": True, "message": "1 process restarted", "results": [
         {"id": "other", "success": True, "message": "restarted"}]}
     assert removal.result() == 200 and [shown["id"] for shown in server.get("/list")] == ["other"]
+
+
+def test_restart_all_leaves_out_what_is_stopped_meanwhile(server):
+    """It failed for it, with a 500 for all, though it would not have, had it been sent before or after the stop."""
+    server.sh("slow", "trap '' TERM; echo ready; while :; do sleep 0.05; done", stop_timeout_seconds=2)
+    server.sh("other", "exec sleep 1000")
+    wait_for(lambda: "ready" in server.log("slow"))
+    with ThreadPoolExecutor(1) as pool:
+        everything = pool.submit(server.post, "/restart-all")
+        server.wait_status("slow", "stopping")
+        assert Asked(server, "/stop/slow").result() == 200
+        assert everything.result() == {"success": True, "message": "1 process restarted", "results": [
+            {"id": "other", "success": True, "message": "restarted"}]}
+    assert server.get("/status/slow")["status"] == "manually_stopped"
 
 
 def test_shutdown_while_it_starts(starting):

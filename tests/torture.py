@@ -339,7 +339,7 @@ class Storm:
     def note(self, id: str, what: str, began: float, ended: float, status: int, answer: Any) -> None:
         failed = [result["message"] for result in answer.get("results", []) if not result["success"]] \
             if isinstance(answer, dict) else []
-        if status >= 500 and not self.ending and not (failed and all(OVERTAKEN(words) for words in failed)):
+        if status >= 500 and not self.ending:
             self.faults.append(f"{what} {id}: {status} {answer}")
         if what in ("reload", "list") or (status not in (200, 202, 400, 404, 409) and not failed):
             return
