@@ -29,7 +29,7 @@ _CHASE_SECONDS = 0.5
 
 
 class Leftovers:
-    """The processes of earlier runs, and the thread that ends them."""
+    """The processes of earlier runs."""
 
     def __init__(self, instance: str, runs: List[Spawned], last_seen: int) -> None:
         """`runs` are the runs whose exit was not noted; `last_seen` as `RunState.load` leaves it."""
@@ -115,38 +115,17 @@ class Leftovers:
         proved = group & marked or {pid for pid in group if run.start <= everything[pid].start <= self._last_seen}
         return group if proved else set()
 
-    def start(self, found: Dict[str, Set[Member]], manner: Callable[[str], Tuple[int, float]],
-              gone: Callable[[str], None], stuck: Callable[[str, List[int]], None]) -> None:
-        """End what was found, in a thread; tells of each id when it is gone, or stuck.
-
-        `manner` gives the stop signal and the grace in seconds of an id. While there is no room for a thread, which may
-        be taken by what was found, it goes on in the calling one.
-        """
-        ending = _Ending(self, found, manner, gone, stuck)
-        while ending.found:
-            try:
-                threading.Thread(target=ending.to_the_end, name="exeio-recovery", daemon=True).start()
-                return
-            except RuntimeError:
-                ending.round()
-
-    def end(self, found: Dict[str, Set[Member]], manner: Callable[[str], Tuple[int, float]],
-            gone: Callable[[str], None], stuck: Callable[[str, List[int]], None]) -> None:
-        """The same in the calling thread, which returns when all are gone or stuck."""
-        ending = _Ending(self, found, manner, gone, stuck)
-        while not ending.told.issuperset(ending.found):
-            ending.round()
-
     def hurry(self) -> None:
         """Skip the grace."""
         self.hurried = True
 
 
-class _Ending:
-    """How far the end of what was found has got; one thread at a time."""
+class Ending:
+    """The end of what was found, and how far it has got; for one thread at a time."""
 
     def __init__(self, leftovers: Leftovers, found: Dict[str, Set[Member]], manner: Callable[[str], Tuple[int, float]],
                  gone: Callable[[str], None], stuck: Callable[[str, List[int]], None]) -> None:
+        """`manner` gives the stop signal and the grace in seconds of an id; `gone` and `stuck` are told of each."""
         self.found = found
         self.told: Set[str] = set()  # ids that are stuck
         self._leftovers = leftovers
@@ -155,13 +134,25 @@ class _Ending:
         self._asked: Set[Member] = set()
         self._left = set(found)
 
-    def to_the_end(self) -> None:
-        """Go on until all are gone."""
+    def start(self) -> None:
+        """Go on in a thread until all are gone; here while there is no room for one, which they may be taking."""
         while self.found:
-            self.round()
+            try:
+                threading.Thread(target=self._to_the_end, name="exeio-recovery", daemon=True).start()
+                return
+            except RuntimeError:
+                self._safe_round()
 
-    def round(self) -> None:
-        """Signal what is due, wait for some to end, and look who is left."""
+    def here(self) -> None:
+        """Go on in the calling thread until all are gone or stuck."""
+        while not self.told.issuperset(self.found):
+            self._safe_round()
+
+    def _to_the_end(self) -> None:
+        while self.found:
+            self._safe_round()
+
+    def _safe_round(self) -> None:
         try:
             self._round()
         except Exception:
@@ -169,6 +160,7 @@ class _Ending:
             self.found = {}
 
     def _round(self) -> None:
+        """Signal what is due, wait for some to end, and look who is left."""
         kill: Set[str] = set()
         for id, members in self.found.items():
             number, grace = self._manner(id)

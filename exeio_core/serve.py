@@ -29,7 +29,7 @@ from .logfile import LogFile
 from .machine import Machine
 from .notify import Notifier
 from .proctree import Member
-from .recovery import Leftovers
+from .recovery import Ending, Leftovers
 from .reload import begin, leftover_manner, leftovers_gone, leftovers_stuck, reload
 from .runstate import RunState
 from .settings import ApiKey, Folders, ServeOptions, find_folders, read_again, read_only_key, server_key
@@ -186,7 +186,7 @@ class _Service:
         self._runs_are_over(lambda id: id not in found)
         begin(self.supervisor, saved, found)
         if found:
-            self._recover(saved, found, self.leftovers.start)
+            self._ending(saved, found).start()
 
     def _start_threads(self, saved: List[SavedProcess]) -> None:
         """Start those that run to the end. Raises RuntimeError."""
@@ -199,11 +199,11 @@ class _Service:
                 found = self.leftovers.find() if self.crashed else {}
                 if not found:
                     raise
-                self._recover(saved, found, self.leftovers.end)  # it may be them who take the room
+                self._ending(saved, found).here()  # it may be them who take the room
                 threads.insist(thread.start, _ROOM_SECONDS)
 
-    def _recover(self, saved: List[SavedProcess], found: Dict[str, Set[Member]], how: Callable[..., None]) -> None:
-        """Say what is left of earlier runs, and end it by `how`."""
+    def _ending(self, saved: List[SavedProcess], found: Dict[str, Set[Member]]) -> Ending:
+        """Say what is left of earlier runs; returns what ends it."""
         specs = {entry.spec.id: entry.spec for entry in saved}
         for id, members in sorted(found.items()):
             pids = ", ".join(str(member.pid) for member in sorted(members))
@@ -218,7 +218,7 @@ class _Service:
             self.log.system(f"{id}: still there after SIGKILL: pid {', '.join(map(str, pids))}, of its earlier run")
             leftovers_stuck(self.supervisor, id, pids)
 
-        how(found, lambda id: leftover_manner(self.supervisor, specs, id), gone, stuck)
+        return Ending(self.leftovers, found, lambda id: leftover_manner(self.supervisor, specs, id), gone, stuck)
 
     def _runs_are_over(self, of: Callable[[str], bool]) -> None:
         """Note the end of a predecessor's runs: their pids may be given to others from now on."""

@@ -7,38 +7,23 @@ have wiped the first: to see that of another process (`proctree.timer_slack`) ta
 
 from __future__ import annotations
 
-import ctypes
 import itertools
 import os
-import sys
-from typing import Callable, Optional
+
+from . import proctree
 
 _PR_SET_TIMERSLACK, _PR_GET_TIMERSLACK = 29, 30  # linux/prctl.h
 _SPREAD = 20_000  # nanoseconds, and as many runs until one has the slack of an earlier one
 
-
-def _prctl() -> Optional[Callable[..., int]]:
-    """Return prctl(2), None where there is none."""
-    if not sys.platform.startswith("linux"):
-        return None
-    try:
-        # PyDLL keeps Python's lock: the call takes 1 us, and to get the lock back longer (3 ms on a busy machine).
-        found: Callable[..., int] = ctypes.PyDLL(None).prctl
-        return found
-    except (OSError, AttributeError):
-        return None
-
-
-_PRCTL = _prctl()
 #: The slack of exeio itself; 0 where there is none, as under a real-time policy, or that is not to be known.
-_USUAL = max(0, _PRCTL(_PR_GET_TIMERSLACK, 0, 0, 0, 0)) if _PRCTL is not None else 0
+_USUAL = max(0, proctree.prctl(_PR_GET_TIMERSLACK, 0))
 # From anywhere on: an exeio below another one shall not give what that one gives.
 _numbers = itertools.count(int.from_bytes(os.urandom(2), "big"))
 
 
 def give() -> int:
     """Give the calling thread, and what it starts from now on, a slack of its own; returns it in nanoseconds, or 0."""
-    if _PRCTL is None or not _USUAL:
+    if not _USUAL:
         return 0
     slack = _USUAL + 1 + next(_numbers) % _SPREAD
-    return 0 if _PRCTL(_PR_SET_TIMERSLACK, ctypes.c_ulong(slack), 0, 0, 0) else slack
+    return 0 if proctree.prctl(_PR_SET_TIMERSLACK, slack) else slack

@@ -39,7 +39,7 @@ ROOMS: Tuple[Tuple[str, ...], ...] = (
     ("birth", "pipes", "runstate", "lifecycle",
      "logfile logfollow logread logspan logquery logindex logfiles logstream logline", "store", "instance", "settings",
      "echo"),
-    ("proctree", "slack", "spec values", "files", "wake", "notify", "turn", "threads", "effects"),
+    ("slack proctree", "spec values", "files", "wake", "notify", "turn", "threads", "effects"),
     ("errors",),
 )
 
